@@ -1,0 +1,116 @@
+"""Every error that fetcher raises, and the bounded set of kinds that a failed job can have.
+
+    FetcherError
+    ├── ConfigError          a config or an input that can not be used          exit 78
+    │   └── MissingExtraError    an optional dependency that is not installed
+    ├── StateError           a queue or an output that is in no state to be used
+    │   └── StateBusyError       another process is using it                    exit 75
+    ├── SourceError          a source that can not be read on
+    ├── SinkError            a sink that can not take results
+    └── FetchError           one job failed; carries its kind, becomes a Result
+
+Only ``FetchError`` is about a single job. It never travels further than the worker.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorKind(StrEnum):
+    """Why a job did not end ``ok``: value of ``error_kind``, metric label, and key of the retry policy.
+
+    The set is bounded on purpose. What is particular to one failure goes into ``error_message``.
+    """
+
+    # Input
+    INVALID_URL = "invalid_url"
+    INVALID_ROW = "invalid_row"
+    UNSUPPORTED_SCHEME = "unsupported_scheme"
+    # Name resolution
+    DNS_NOT_FOUND = "dns_not_found"
+    DNS_FAILURE = "dns_failure"
+    # Connection
+    CONNECT_REFUSED = "connect_refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    CONNECT_FAILED = "connect_failed"
+    CONNECTION_RESET = "connection_reset"
+    SERVER_DISCONNECTED = "server_disconnected"
+    # TLS
+    TLS_EXPIRED = "tls_expired"
+    TLS_SELF_SIGNED = "tls_self_signed"
+    TLS_HOSTNAME = "tls_hostname"
+    TLS_UNTRUSTED = "tls_untrusted"
+    TLS_TIMEOUT = "tls_timeout"
+    TLS_PROTOCOL = "tls_protocol"
+    # HTTP
+    BAD_HTTP = "bad_http"
+    NOT_HTTP = "not_http"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    BODY_INCOMPLETE = "body_incomplete"
+    BODY_TOO_LARGE = "body_too_large"
+    BAD_ENCODING = "bad_encoding"
+    BAD_REDIRECT = "bad_redirect"
+    TOO_MANY_REDIRECTS = "too_many_redirects"
+    HTTP_3XX = "http_3xx"
+    HTTP_4XX = "http_4xx"
+    HTTP_5XX = "http_5xx"
+    # Time
+    READ_TIMEOUT = "read_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
+    DEADLINE = "deadline"
+    # Ours
+    BLOCKED = "blocked"
+    INTERNAL = "internal"
+
+
+class FetcherError(Exception):
+    """The root of all errors that fetcher raises on purpose. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(FetcherError):
+    """A config, or an input that it names, can not be used as it stands. Raised before any fetch."""
+
+    exit_code = 78
+
+
+class MissingExtraError(ConfigError):
+    """A part needs a package that is not installed; the message names the extra to install."""
+
+
+class StateError(FetcherError):
+    """A queue file or an output is in no state to go on from. Nothing was touched."""
+
+    exit_code = 78
+
+
+class StateBusyError(StateError):
+    """The queue is in use by another process. Trying again later may succeed."""
+
+    exit_code = 75
+
+
+class SourceError(FetcherError):
+    """A source can not be read on: the input vanished, shrank, or is not what its type says."""
+
+
+class SinkError(FetcherError):
+    """A sink can not take results durably."""
+
+
+class FetchError(FetcherError):
+    """One job failed. Becomes a Result at the worker and goes no further.
+
+    ``retry_after`` is in seconds, where the server named it. ``sent`` says whether request bytes had left: a
+    request that is not idempotent is only retried if they had not (RFC 9110, section 9.2.2).
+    """
+
+    def __init__(self, kind: ErrorKind, message: str, *, sent: bool = True, status: int | None = None) -> None:
+        """Describe the failure; ``status`` is kept where a response head had arrived."""
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.sent = sent
+        self.status = status

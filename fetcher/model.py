@@ -1,0 +1,138 @@
+"""The nouns of the data path: Job, Response, Result, Outcome.
+
+They are ``msgspec.Struct`` rather than dataclasses: slotted like them, but created in C and encoded to JSON
+with defaults omitted, which the queue does for every job and the outputs do for every result.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003  msgspec resolves annotations at run time
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from fetcher.errors import ErrorKind
+
+SCHEMA_VERSION = 1
+
+
+class Outcome(StrEnum):
+    """How a job ended. There is no fourth way."""
+
+    OK = "ok"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+Header = tuple[str, str]
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why an input row can not be fetched; it travels as a job so that it, too, ends in exactly one record."""
+
+    kind: ErrorKind
+    message: str
+
+
+class Job(msgspec.Struct, omit_defaults=True):
+    """One thing to fetch.
+
+    ``id`` names the source and the row it came from, and is the same however often the input is read.
+    ``host`` is what politeness limits apply to: the lower-case host name, without a port.
+    ``attempts`` and ``first_started_at`` (epoch seconds) are kept by the queue from one attempt to the next.
+    """
+
+    id: str
+    url: str
+    host: str
+    method: str | None = None
+    headers: list[Header] = []
+    body: bytes | None = None
+    priority: int = 0
+    timeout: float | None = None
+    meta: dict[str, Any] | None = None
+    key: str | None = None
+    rejected: Rejection | None = None
+    attempts: int = 0
+    first_started_at: float | None = None
+
+
+class Timings(msgspec.Struct):
+    """Seconds spent in each phase; None where the phase did not happen (a reused connection has no dns)."""
+
+    dns: float | None = None
+    connect: float | None = None
+    tls: float | None = None
+    first_byte: float | None = None
+
+
+class Redirect(msgspec.Struct, frozen=True):
+    """One hop that was followed: the URL that answered, its status, and where it pointed."""
+
+    url: str
+    status: int
+    location: str
+
+
+class Response(msgspec.Struct):
+    """What a transport brings back: the last answer, and how it was reached."""
+
+    status: int
+    method: str
+    final_url: str
+    headers: list[Header]
+    body: bytes | None = None
+    body_size: int = 0
+    wire_size: int = 0
+    truncated: bool = False
+    content_type: str | None = None
+    content_length: int | None = None
+    sha256: str | None = None
+    http_version: str | None = None
+    remote_ip: str | None = None
+    redirects: list[Redirect] = []
+    timings: Timings = msgspec.field(default_factory=Timings)
+
+
+class Result(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The record of one job, in the order in which its fields are written. Absent means null.
+
+    Durations are in seconds, sizes in bytes. ``queue_s`` is the time between the lease of the job and the start
+    of the exchange. ``body_size`` counts decoded bytes, ``wire_size`` those that travelled.
+    """
+
+    schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)
+    batch: str
+    job_id: str
+    url: str
+    final_url: str | None = None
+    method: str | None = None
+    status: int | None = None
+    outcome: Outcome
+    error_kind: ErrorKind | None = None
+    error_message: str | None = None
+    attempts: int
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    queue_s: float | None = None
+    dns_s: float | None = None
+    connect_s: float | None = None
+    tls_s: float | None = None
+    first_byte_s: float | None = None
+    total_s: float | None = None
+    http_version: str | None = None
+    remote_ip: str | None = None
+    headers: list[Header] | None = None
+    content_type: str | None = None
+    content_length: int | None = None
+    body_size: int | None = None
+    wire_size: int | None = None
+    truncated: bool | None = None
+    sha256: str | None = None
+    body: bytes | None = None
+    body_encoding: str | None = None
+    body_path: str | None = None
+    redirects: list[Redirect] | None = None
+    extracted: dict[str, Any] | None = None
+    meta: dict[str, Any] | None = None
