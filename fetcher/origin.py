@@ -40,7 +40,8 @@ SMALL = len(BLOCK)
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEX = re.compile(rb"[0-9a-fA-F]{1,15}")
-_DIGITS = re.compile(r"[0-9]{1,15}", re.ASCII)
+_DIGITS = re.compile(r"[0-9]{1,15}")
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}")
 _CONTROL = re.compile(rb"[\x00-\x20\x7f]")
 _BREAKS_HEADER = re.compile(r"[\x00\r\n]")
 _K = TypeVar("_K")
@@ -71,6 +72,20 @@ def remember(table: dict[_K, _V], key: _K, value: _V, size: int = TABLE_SIZE) ->
     if key not in table and len(table) >= size:
         del table[next(iter(table))]
     table[key] = value
+
+
+def number(text: str, most: int = MAX_BODY) -> int:
+    """Return the whole number that `text` spells."""
+    if not _DIGITS.fullmatch(text) or int(text) > most:
+        raise BadRequestError(f"not a number up to {most}")
+    return int(text)
+
+
+def decimal(text: str) -> float:
+    """Return the seconds, or requests per second, that `text` spells."""
+    if not _DECIMAL.fullmatch(text) or float(text) > MAX_SECONDS:
+        raise BadRequestError(f"not a decimal number up to {MAX_SECONDS:.0f}")
+    return float(text)
 
 
 def content(size: int) -> bytes:
@@ -154,15 +169,14 @@ class Head:
             raise BadRequestError("empty header line")
         host = self.get("host")
         self.host = (host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]).lower()
-        self.connection = self.get("connection").lower()
-        self.chunked = self.get("transfer-encoding").lower() == "chunked"
+        self.connection = {token.strip() for token in self.get("connection").lower().split(",")}
         lengths = {value for name, value in self.fields if name.lower() == "content-length"}
-        if len(lengths) + ("transfer-encoding" in map(str.lower, dict(self.fields))) > 1:
+        coding = self.get("transfer-encoding").lower()
+        if coding not in {"", "chunked"} or len(lengths) + bool(coding) > 1:
             raise BadRequestError("ambiguous body length")
+        self.chunked = coding == "chunked"
         self.length = number(lengths.pop(), sys.maxsize) if lengths else 0
-        if self.get("transfer-encoding") and not self.chunked:
-            raise BadRequestError("unknown transfer encoding")
-        self.plain = bool(host) and not (self.chunked or self.length) and self.connection in {"", "keep-alive"}
+        self.plain = bool(host) and not (self.chunked or self.length or "close" in self.connection)
 
     def get(self, name: str) -> str:
         """Return the values of a field joined by commas, or nothing."""
@@ -253,7 +267,9 @@ class Request:
     @property
     def keep_alive(self) -> bool:
         """Whether the client lets the connection live."""
-        return self.head.connection == "keep-alive" if self.version == b"HTTP/1.0" else self.head.connection != "close"
+        if self.version == b"HTTP/1.0":
+            return "keep-alive" in self.head.connection
+        return "close" not in self.head.connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,3 +306,293 @@ Answer = Reply | Callable[[], Awaitable[Reply]]
 Handler = Callable[["Routes", Request, str], Answer]
 DROPPED = Reply(0)
 _STATUSES = frozenset(HTTPStatus)
+
+
+class Routes:
+    """The answers; their state is bounded, and kept per host and full target."""
+
+    def __init__(self, config: OriginConfig, closing: asyncio.Event) -> None:
+        self._config = config
+        self._closing = closing
+        self._random = random.Random(config.seed)
+        self._attempts: dict[tuple[str, bytes, str], int] = {}
+        self._buckets: dict[tuple[str, float], tuple[float, float]] = {}
+
+    def answer(self, request: Request, path: str) -> Answer:
+        """Answer as `path`, which has no leading slash, would."""
+        name, _, rest = path.partition("/")
+        route = ROUTES.get(name)
+        if route is None:
+            return Reply(404, b"no such route\n")
+        try:
+            return route.handler(self, request, rest)
+        except BadRequestError as error:
+            return Reply(400, f"{route.usage}: {error}\n".encode())
+
+    def _then(self, request: Request, rest: str) -> Answer:
+        return self.answer(request, rest) if rest else Reply()
+
+    def _early(self, request: Request, rest: str, times: int) -> bool:
+        """Whether this is among the first `times` attempts; `rest` tells nested routes of one target apart."""
+        key = (request.head.host, request.target, rest)
+        attempt = self._attempts.get(key, 0)
+        remember(self._attempts, key, attempt + 1, STATE_SIZE)
+        return attempt < times
+
+    def bytes(self, _: Request, rest: str) -> Answer:
+        size = number(rest)
+        body = content(size) if size <= SMALL else stream(pieces(size))
+        return Reply(body=body, length=size, kind="application/octet-stream")
+
+    def chunked(self, _: Request, rest: str) -> Answer:
+        return Reply(body=stream(pieces(number(rest))), kind="application/octet-stream")
+
+    def close(self, _: Request, rest: str) -> Answer:
+        return Reply(body=stream(pieces(number(rest))), kind="application/octet-stream", close=True)
+
+    def truncated(self, _: Request, rest: str) -> Answer:
+        size = number(rest)
+        return Reply(body=stream(pieces(size // 2)), length=size, kind="application/octet-stream", close=True)
+
+    def encoded(self, _: Request, rest: str, coding: str, wbits: int) -> Answer:
+        size, headers = number(rest), (f"Content-Encoding: {coding}",)
+        source = compressed(size, wbits)
+        return Reply(body=b"".join(source) if size <= SMALL else stream(source), headers=headers)
+
+    def drip(self, _: Request, rest: str) -> Answer:
+        size, _, seconds = rest.partition("/")
+        return Reply(body=self._drops(number(size), decimal(seconds)), length=int(size))
+
+    @staticmethod
+    async def _drops(size: int, seconds: float) -> AsyncIterator[bytes]:
+        step = max(1, -(-size // 100))
+        for sent in range(0, size, step):
+            await asyncio.sleep(seconds * step / size)
+            yield content(min(step, size - sent))
+
+    def delay(self, request: Request, rest: str) -> Answer:
+        seconds, _, rest = rest.partition("/")
+        jitter = 1 + self._config.delay_jitter * self._random.uniform(-1, 1)
+        return partial(self._later, request, rest, decimal(seconds) * jitter)
+
+    async def _later(self, request: Request, rest: str, seconds: float) -> Reply:
+        await asyncio.sleep(seconds)
+        answer = self._then(request, rest)
+        return answer if isinstance(answer, Reply) else await answer()
+
+    def hang(self, _request: Request, _rest: str) -> Answer:
+        return self._hung
+
+    async def _hung(self) -> Reply:
+        await self._closing.wait()
+        return DROPPED
+
+    def status(self, _: Request, rest: str) -> Answer:
+        code = number(rest, 999)
+        if code < HTTPStatus.OK:
+            raise BadRequestError("not a final status")
+        return Reply(code, b"" if code in {204, 304} else b"status %d\n" % code)
+
+    def redirect(self, _: Request, rest: str) -> Answer:
+        left = number(rest)
+        return Reply(302, b"", (f"Location: /redirect/{left - 1}",)) if left else Reply()
+
+    def redirect_to(self, request: Request, _: str) -> Answer:
+        args = parse_qs(request.query)
+        url, status = args.get("url", [""])[0], number(args.get("status", ["302"])[0], 999)
+        if not url or _BREAKS_HEADER.search(url) or status < HTTPStatus.OK:
+            raise BadRequestError("no usable url or status")
+        return Reply(status, b"", (f"Location: {url}",))
+
+    def flaky(self, request: Request, rest: str) -> Answer:
+        times, _, rest = rest.partition("/")
+        return Reply(503, b"flaky\n") if self._early(request, rest, number(times)) else self._then(request, rest)
+
+    def reset(self, request: Request, rest: str) -> Answer:
+        times, _, rest = rest.partition("/")
+        return DROPPED if self._early(request, rest, number(times)) else self._then(request, rest)
+
+    def retry_after(self, request: Request, rest: str) -> Answer:
+        seconds, times, rest = (*rest.split("/", 2), "", "")[:3]
+        headers = (f"Retry-After: {number(seconds)}",)
+        early = self._early(request, rest, number(times))
+        return Reply(503, b"retry later\n", headers) if early else self._then(request, rest)
+
+    def limited(self, request: Request, rest: str) -> Answer:
+        text, _, rest = rest.partition("/")
+        rate = decimal(text) if text else self._config.limited_rate
+        key, now, burst = (request.head.host, rate), monotonic(), max(1.0, rate)
+        tokens, then = self._buckets.get(key, (burst, now))
+        tokens = min(burst, tokens + (now - then) * rate)
+        allowed = tokens >= 1
+        remember(self._buckets, key, (tokens - allowed, now), STATE_SIZE)
+        return self._then(request, rest) if allowed else Reply(429, b"slow down\n", ("Retry-After: 1",))
+
+    def json(self, request: Request, _: str) -> Answer:
+        names = dict.fromkeys(name.lower() for name, _ in request.head.fields)
+        return _json({
+            "method": request.method.decode("latin-1"),
+            "path": request.path,
+            "query": request.query,
+            "args": parse_qs(request.query, keep_blank_values=True),
+            "headers": {name: request.head.get(name) for name in names},
+            "body": request.body.kept.decode("utf-8", "replace"),
+            "body_size": request.body.size,
+        })
+
+    def headers(self, request: Request, _: str) -> Answer:
+        return _json({"headers": request.head.fields})
+
+    def echo(self, request: Request, _: str) -> Answer:
+        if request.body.size > KEPT_BODY:
+            return Reply(413, b"too large to echo\n")
+        return Reply(body=bytes(request.body.kept), kind=request.head.get("content-type") or "application/octet-stream")
+
+    def cookies(self, request: Request, rest: str) -> Answer:
+        pairs = request.query.split("&") if rest == "set" and request.query else ()
+        reply = _json({"cookie": request.head.get("cookie")})
+        return Reply(200, reply.body, tuple(f"Set-Cookie: {pair}; Path=/" for pair in pairs), reply.kind)
+
+    def health(self, _request: Request, _rest: str) -> Answer:
+        return Reply(body=b"ok")
+
+
+def _json(document: dict[str, object]) -> Reply:
+    return Reply(body=json.dumps(document).encode(), kind="application/json")
+
+
+class Route(NamedTuple):
+    """A row of the table; the answers of a `fixed` route depend on the path alone and may be remembered."""
+
+    usage: str
+    about: str
+    handler: Handler
+    fixed: bool = False
+
+
+_TABLE = (
+    Route("/bytes/N", "N bytes, each 16 of them naming their offset", Routes.bytes, fixed=True),
+    Route("/chunked/N", "N bytes in chunked coding", Routes.chunked),
+    Route("/close/N", "N bytes without Content-Length, ended by closing", Routes.close),
+    Route("/truncated/N", "Content-Length N, closed after half of it", Routes.truncated),
+    Route("/gzip/N", "gzip that decodes to N bytes", partial(Routes.encoded, coding="gzip", wbits=31), fixed=True),
+    Route("/deflate/N", "zlib that decodes to N bytes", partial(Routes.encoded, coding="deflate", wbits=15), fixed=True),
+    Route("/drip/N/SECONDS", "N bytes spread over SECONDS", Routes.drip),
+    Route("/delay/SECONDS/REST...", "wait, then as /REST", Routes.delay),
+    Route("/hang", "no head ever; dropped when the origin closes", Routes.hang),
+    Route("/status/CODE", "that status, 200 to 999", Routes.status, fixed=True),
+    Route("/redirect/N", "302 to /redirect/N-1 and so on; 200 at 0", Routes.redirect, fixed=True),
+    Route("/redirect-to?url=URL&status=CODE", "to URL as given, 302 unless said", Routes.redirect_to),
+    Route("/flaky/K/REST...", "503 the first K times for a host and target, then as /REST", Routes.flaky),
+    Route("/reset/K/REST...", "reset connection the first K times, then as /REST", Routes.reset),
+    Route("/retry-after/SECONDS/K/REST...", "503 with Retry-After the first K times, then as /REST", Routes.retry_after),
+    Route("/limited/RATE/REST...", "429 past RATE a second per host (a burst of RATE is free)", Routes.limited),
+    Route("/json/...", "the request as JSON: method path query args headers body body_size", Routes.json),
+    Route("/headers", "the request's header fields in order, as JSON", Routes.headers),
+    Route("/echo", "the request's body and content type", Routes.echo),
+    Route("/cookies/set?k=v", "sets each cookie of the query; /cookies only shows the Cookie header", Routes.cookies),
+    Route("/health", "ok", Routes.health, fixed=True),
+)
+ROUTES = {route.usage[1:].partition("/")[0].partition("?")[0]: route for route in _TABLE}
+
+
+class Connection(asyncio.Protocol):
+    """One client connection: requests are parsed, answered and written in their order.
+
+    At most one of two things goes on: `_advance` works through the buffer, or `_task` answers one request slowly and
+    the buffer waits. A peer that does not read what it asked for is not read either.
+    """
+
+    __slots__ = ("_buffer", "_last", "_origin", "_request", "_task", "_transport", "_writable")
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._buffer = b""
+        self._request: Request | None = None  # begun and not yet answered
+        self._task: asyncio.Task[None] | None = None
+        self._last = False
+        self._writable: asyncio.Future[None] | None = None  # set while the peer does not read
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Join the origin's connections."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._origin.joined(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """End what is in progress."""
+        self._last = True
+        if self._task is not None:
+            self._task.cancel()
+        self._finish()
+        self._origin.left(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what is complete."""
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._task is None and self._writable is None:
+            self._advance()
+        elif len(self._buffer) > MAX_HEAD:
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        """Stop reading, so that a pipeline of large answers is not held in memory."""
+        self._writable = asyncio.get_running_loop().create_future()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on with the stream or the pipeline."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+        if self._task is None:
+            self._go_on()
+
+    def drain(self) -> None:
+        """Close after the answer in progress."""
+        self._last = True
+        if self._task is None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        self._transport.abort()
+
+    def _go_on(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._advance()
+
+    def _advance(self) -> None:
+        """Answer the complete requests of the buffer; the hot loop of the origin."""
+        origin, data, pos, out = self._origin, self._buffer, 0, []
+        heads, ready, log = origin.heads, origin.ready, origin.log
+        try:
+            while self._task is None and self._writable is None and not self._last:
+                if self._request is None:
+                    while data.startswith(b"\r\n", pos):
+                        pos += 2
+                    end = data.find(b"\r\n\r\n", pos)
+                    if end < 0:
+                        break
+                    line_end = data.find(b"\r\n", pos)
+                    block = data[line_end:end]
+                    words = data[pos:line_end].split(b" ")
+                    pos = end + 4
+                    head = heads.get(block) or origin.head(block)
+                    if head.plain and len(words) == 3 and words[0] == b"GET" and words[2] == b"HTTP/1.1":  # noqa: PLR2004
+                        known = ready.get(words[1].partition(b"?")[0])
+                        if known is not None:
+                            out.append(known[0])
+                            if log is not None:
+                                log.at_once(head.host, words[1], b"GET", known[1])
+                            if len(out) >= BATCH:
+                                self._write(out)
+                            continue
+                    self._begin(words, head, out)
+                pos = self._take_body(data, pos, out)
+                if self._request is not None:
+                    break
+        except BadRequestError as error:
+            self._refuse(error, out)
+        self._buffer = b"" if self._last else data[pos:]
+        self._write(out)

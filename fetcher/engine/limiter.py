@@ -1,0 +1,74 @@
+"""How much a host may be asked for: concurrency, rate, delay. Pure: time is passed in, in seconds."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fetcher.settings import Duration, Rate, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+MAX_CONCURRENCY = 100_000
+# A start that comes late because the loop was busy may be made up for within this time, so that a rate is held
+# on average and not only as an upper bound. A delay is a promise about every single gap: nothing is made up for.
+_CATCH_UP = 0.05
+
+
+class HostLimits(Settings):
+    """What one host is asked for at most. A host is a name without its port."""
+
+    concurrency: int = Field(default=8, ge=1, le=MAX_CONCURRENCY)
+    """Requests in flight."""
+    rate: Rate | None = None
+    """Requests started per second, evenly spaced."""
+    delay: Duration = 0.0
+    """The shortest time between the starts of two requests."""
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two starts."""
+        return max(self.delay, 1 / self.rate if self.rate else 0.0)
+
+
+class LimitSettings(Settings):
+    """How much is asked for at once."""
+
+    concurrency: int = Field(default=100, ge=1, le=MAX_CONCURRENCY)
+    """Requests in flight, all hosts together."""
+    per_host: HostLimits = HostLimits()
+    """For every host that ``hosts`` does not name."""
+    hosts: dict[str, HostLimits] = {}
+    """Limits of hosts by name or pattern (``*.example.org``); a name wins over a pattern, then the first match."""
+
+    def lookup(self) -> Callable[[str], HostLimits]:
+        """Return the function from a host's name to its limits."""
+        return _lookup({name.lower(): limits for name, limits in self.hosts.items()}, self.per_host)
+
+
+def _lookup(hosts: Mapping[str, HostLimits], default: HostLimits) -> Callable[[str], HostLimits]:
+    patterns = [(name, limits) for name, limits in hosts.items() if "*" in name or "?" in name]
+    if not patterns:
+        return lambda host: hosts.get(host, default)
+
+    @lru_cache(maxsize=10_000)
+    def limits_of(host: str) -> HostLimits:
+        if host in hosts:
+            return hosts[host]
+        return next((limits for pattern, limits in patterns if fnmatchcase(host, pattern)), default)
+
+    return limits_of
+
+
+def next_start(previous: float, now: float, limits: HostLimits) -> float:
+    """Return when the host may be asked again, if it is asked now and ``previous`` was the answer before.
+
+    This is the generic cell rate algorithm (ITU-T I.371) with a small tolerance.
+    """
+    interval = limits.interval
+    tolerance = 0.0 if limits.delay else min(_CATCH_UP, interval)
+    return max(previous, now - tolerance) + interval

@@ -1,0 +1,118 @@
+"""Whether a job is tried again, and when. A pure decision: time and chance are passed in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+from pydantic import Field
+
+from fetcher.errors import ErrorKind
+from fetcher.settings import Duration, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# RFC 9110, section 9.2.2
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+TRANSIENT = (
+    ErrorKind.DNS_FAILURE,
+    ErrorKind.CONNECT_REFUSED,
+    ErrorKind.CONNECT_TIMEOUT,
+    ErrorKind.CONNECT_FAILED,
+    ErrorKind.CONNECTION_RESET,
+    ErrorKind.SERVER_DISCONNECTED,
+    ErrorKind.TLS_TIMEOUT,
+    ErrorKind.BODY_INCOMPLETE,
+    ErrorKind.READ_TIMEOUT,
+    ErrorKind.TOTAL_TIMEOUT,
+)
+_MAX_DIGITS = 9
+
+
+class RetrySettings(Settings):
+    """Which failures are tried again, how often, and for how long."""
+
+    attempts: int = Field(default=4, ge=1, le=100)
+    """Tries of one job, the first included; 1 means no retries."""
+    backoff: Duration = 0.5
+    """The first delay is drawn from 0 to this, the second from 0 to twice this, and so on (full jitter)."""
+    max_backoff: Duration = 30.0
+    """No drawn delay is longer."""
+    statuses: frozenset[int] = frozenset({429, 500, 502, 503, 504})
+    """Response statuses that are tried again."""
+    errors: frozenset[ErrorKind] = frozenset(TRANSIENT)
+    """Error kinds that are tried again."""
+    methods: frozenset[str] = IDEMPOTENT
+    """Methods that may be sent again after bytes of the request had left."""
+    max_retry_after: Duration = 120.0
+    """A Retry-After of a server is followed up to this; a longer one is cut to it."""
+    deadline: Duration = 300.0
+    """A job that has not ended this long after its first attempt began is not tried again."""
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One attempt that did not end well. ``number`` counts from 1; ``age`` is in seconds since the first began."""
+
+    number: int
+    age: float
+    method: str
+    status: int | None = None
+    kind: ErrorKind | None = None
+    sent: bool = True
+    retry_after: float | None = None
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Try again after ``delay`` seconds. ``host_delay``: the whole host asked for this much rest."""
+
+    delay: float
+    host_delay: float | None = None
+
+
+def decide(policy: RetrySettings, attempt: Attempt, random: Callable[[], float]) -> Retry | None:
+    """Return when to try again, or None if the attempt was the last.
+
+    The delay is "full jitter": uniform between 0 and an exponentially growing bound, which spreads out jobs that
+    failed together (Brooker, "Exponential Backoff And Jitter", 2015). A Retry-After is the least that is waited.
+    """
+    if attempt.number >= policy.attempts or not _retryable(policy, attempt):
+        return None
+    # 2**n with a large n would overflow a float long before it matters.
+    bound = min(policy.max_backoff, policy.backoff * 2 ** min(attempt.number - 1, 30))
+    delay = bound * random()
+    host_delay = None
+    if attempt.retry_after is not None:
+        host_delay = min(attempt.retry_after, policy.max_retry_after)
+        delay += host_delay
+    if attempt.age + delay > policy.deadline:
+        return None
+    return Retry(delay, host_delay)
+
+
+def _retryable(policy: RetrySettings, attempt: Attempt) -> bool:
+    if attempt.sent and attempt.method not in policy.methods:
+        return False
+    if attempt.kind is not None and attempt.kind in policy.errors:
+        return True
+    return attempt.status is not None and attempt.status in policy.statuses
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Read a Retry-After header in either form (RFC 9110, section 10.2.3) as seconds from ``now``.
+
+    None for what is neither; never negative, so that a server whose clock is behind does not confuse us.
+    """
+    value = (value or "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:_MAX_DIGITS])
+    try:
+        when = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - now).total_seconds())
