@@ -1,41 +1,54 @@
 """From one row of input to one Job. A row that can not be fetched becomes a job that says why.
 
-URLs are checked here, once, so that nothing behind the queue has to doubt them: scheme, host, port, no control
-characters. What is plain ASCII is kept byte for byte; anything else goes through yarl, which applies IDNA to the
-host and percent-encodes the rest (RFC 3986). A user and password in a URL move into an ``Authorization`` header,
-so that they appear in no record.
+URLs are checked here, once, so that nothing behind the queue has to doubt them: scheme, host, port, no
+control characters. What is plain ASCII is kept byte for byte; anything else goes through yarl, which applies
+IDNA to the host and percent-encodes the rest (RFC 3986). A user and password in a URL move into an
+``Authorization`` header, so that they appear in no record; what is shown of a rejected row has them masked.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 from yarl import URL
 
 from fetcher.errors import ErrorKind
 from fetcher.model import Job, Rejection
+from fetcher.settings import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from fetcher.model import Header
 
 SCHEMES = frozenset({"http", "https"})
 MAX_URL_LENGTH = 65_536
+MAX_DEPTH = 100
+"""How deep JSON may nest: far below where encoders run out of stack, which would stop a batch, not a row."""
+MAX_PRIORITY = 2**31 - 1
+JOB_KEYS = ("url", "method", "headers", "body", "json", "priority", "timeout", "meta", "key")
 _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)"
 _PLAIN = re.compile(
-    rf"https?://({_HOST}(?:\.{_HOST})*\.?)(?::(\d{{1,5}}))?(?:[/?][\x21\x23-\x5b\x5d\x5f\x61-\x7a\x7e]*)?"
+    rf"https?://({_HOST}(?:\.{_HOST})*\.?)(?::([0-9]{{1,5}}))?(?:[/?][\x21\x23-\x5b\x5d\x5f\x61-\x7a\x7e]*)?"
 )
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_BAD_IN_VALUE = re.compile(r"[\x00\r\n]")
-_FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"})
+_BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+# A user and password before the host. A password that was not percent-encoded may itself contain / ? or #, so
+# that what looks like the port of another host is taken for a password unless it is a number.
+_USERINFO = re.compile(r"(//|^(?![A-Za-z][A-Za-z0-9+.-]*://))(?:[^/?#]*|[^@/?#:]*:(?!\d+[/?#])[^@]*)@")
+_FRAMING = frozenset(
+    {"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"}
+)
 _MAX_PORT = 65_535
 _MAX_HOST = 253
 _SHOWN = 200
+_SEARCHED = 2_048  # of a rejected row; bounds what the masking can cost
 
 
 class RowError(ValueError):
@@ -50,7 +63,12 @@ class RowError(ValueError):
 def make_job(job_id: str, url: str, meta: dict[str, Any] | None = None) -> Job:
     """Build the job for one URL; one that is not usable gives a rejected job, never an exception."""
     match = _PLAIN.fullmatch(url)
-    if match is not None and len(match[1]) <= _MAX_HOST and (match[2] is None or 0 < int(match[2]) <= _MAX_PORT):
+    if (
+        match is not None
+        and len(url) <= MAX_URL_LENGTH
+        and len(match[1]) <= _MAX_HOST
+        and (match[2] is None or 0 < int(match[2]) <= _MAX_PORT)
+    ):
         return Job(id=job_id, url=url.partition("#")[0], host=match[1].lower().rstrip("."), meta=meta)
     try:
         address, authorization = _normalise(url)
@@ -62,22 +80,49 @@ def make_job(job_id: str, url: str, meta: dict[str, Any] | None = None) -> Job:
     return job
 
 
+def job_from_mapping(job_id: str, row: Mapping[str, Any]) -> Job:
+    """Build the job of a job object (with ``JOB_KEYS``); a mistake gives a rejected job, no exception."""
+    url = row.get("url")
+    meta = None
+    try:
+        meta = check_meta(row.get("meta"))
+        _check_keys(row)
+        job = make_job(job_id, check_text("url", url), meta)
+        if job.rejected is None:
+            _fill(job, row)
+    except RowError as error:
+        return rejected_job(job_id, url if isinstance(url, str) else "", error, meta)
+    return job
+
+
 def rejected_job(job_id: str, shown: str, error: RowError, meta: dict[str, Any] | None = None) -> Job:
     """Build the job of a row that can not be fetched; it will end as ``skipped`` with this reason."""
-    text = shown.encode("utf-8", "backslashreplace").decode()
+    text = shown[:_SEARCHED].encode("utf-8", "backslashreplace").decode()
+    text = _USERINFO.sub(r"\1***@", text, count=1)
     text = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return Job(id=job_id, url=text, host="", meta=meta, rejected=Rejection(error.kind, str(error)))
 
 
 def check_headers(headers: Mapping[str, str]) -> list[Header]:
-    """Return headers that are safe to send; raises RowError for those that could split or reframe a request."""
+    """Return headers that are safe to send; raises RowError for what could split or reframe a request."""
     for name, value in headers.items():
-        if not _TOKEN.fullmatch(name):
-            raise RowError(ErrorKind.INVALID_ROW, f"header name {name!r} is not a token (RFC 9110, section 5.1)")
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise RowError(
+                ErrorKind.INVALID_ROW, f"header name {name!r} is not a token (RFC 9110, section 5.1)"
+            )
         if name.lower() in _FRAMING:
-            raise RowError(ErrorKind.INVALID_ROW, f"header {name!r} belongs to the connection and can not be set")
+            raise RowError(
+                ErrorKind.INVALID_ROW, f"header {name!r} belongs to the connection and can not be set"
+            )
+        if not isinstance(value, str):
+            raise RowError(
+                ErrorKind.INVALID_ROW, f"the value of header {name!r} is not text; put it in quotes"
+            )
         if _BAD_IN_VALUE.search(value):
-            raise RowError(ErrorKind.INVALID_ROW, f"the value of header {name!r} contains CR, LF or NUL")
+            raise RowError(
+                ErrorKind.INVALID_ROW,
+                f"the value of header {name!r} contains CR, LF, NUL or another control character",
+            )
     return list(headers.items())
 
 
@@ -88,8 +133,108 @@ def check_method(method: str) -> str:
     return method.upper()
 
 
+def check_text(name: str, value: object) -> str:
+    """Return a value that is text and can be written as UTF-8; raises RowError otherwise."""
+    if value is None:
+        raise RowError(ErrorKind.INVALID_ROW, f"has no {name}")
+    if not isinstance(value, str):
+        raise RowError(ErrorKind.INVALID_ROW, f"{name} is not text but {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(
+            ErrorKind.INVALID_ROW, f"{name} contains a lone surrogate, which UTF-8 can not write"
+        ) from error
+    return value
+
+
+def check_priority(value: object) -> int:
+    """Return a priority that every queue can store; raises RowError otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MAX_PRIORITY:
+        raise RowError(ErrorKind.INVALID_ROW, f"priority is not a whole number of at most {MAX_PRIORITY}")
+    return value
+
+
+def check_timeout(value: object) -> float:
+    """Return a timeout in seconds, from a number or from text such as ``10s``; raises RowError otherwise."""
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise RowError(ErrorKind.INVALID_ROW, f"timeout {error}") from error
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise RowError(ErrorKind.INVALID_ROW, "timeout is not more than 0 seconds")
+    return float(seconds)
+
+
+def check_meta(value: object) -> dict[str, Any] | None:
+    """Return ``meta`` if it can be stored as JSON, so that nothing behind the queue can fail on it."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise RowError(ErrorKind.INVALID_ROW, "meta is not an object whose keys are text")
+    encode_json("meta", value)
+    return value
+
+
+def encode_json(name: str, value: object) -> bytes:
+    """Return a value as JSON; raises RowError if it has none, or nests deeper than ``MAX_DEPTH``."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for node in level if isinstance(node, dict | list | tuple) for item in _items(node)]
+        if not level:
+            break
+    else:
+        raise RowError(ErrorKind.INVALID_ROW, f"{name} is nested deeper than {MAX_DEPTH} levels")
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RowError(ErrorKind.INVALID_ROW, f"{name} can not be written as JSON: {error}") from error
+
+
+def _items(node: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node
+
+
+def _check_keys(row: Mapping[str, Any]) -> None:
+    unknown = sorted(repr(name) for name in row if name not in JOB_KEYS)
+    if unknown:
+        raise RowError(ErrorKind.INVALID_ROW, f"unknown key {unknown[0]}; a job has {', '.join(JOB_KEYS)}")
+    if row.get("body") is not None and "json" in row:
+        raise RowError(ErrorKind.INVALID_ROW, "has both body and json; a request has one body")
+
+
+def _fill(job: Job, row: Mapping[str, Any]) -> None:
+    """Put everything but the URL and ``meta`` of a job object into its job. A key that is null is absent."""
+    if (method := row.get("method")) is not None:
+        job.method = check_method(check_text("method", method))
+    if (headers := row.get("headers")) is not None:
+        if not isinstance(headers, dict):
+            raise RowError(ErrorKind.INVALID_ROW, "headers is not an object")
+        # An Authorization header that is written out goes before the one that the URL would give.
+        given = check_headers(headers)
+        job.headers = given if "authorization" in _names(given) else given + job.headers
+    if (body := row.get("body")) is not None:
+        job.body = check_text("body", body).encode()
+    if "json" in row:  # null is a JSON value like any other
+        job.body = encode_json("json", row["json"])
+        if "content-type" not in _names(job.headers):
+            job.headers = [*job.headers, ("content-type", "application/json")]
+    if (priority := row.get("priority")) is not None:
+        job.priority = check_priority(priority)
+    if (timeout := row.get("timeout")) is not None:
+        job.timeout = check_timeout(timeout)
+    if (key := row.get("key")) is not None:
+        job.key = check_text("key", key)
+
+
+def _names(headers: list[Header]) -> set[str]:
+    return {name.lower() for name, _ in headers}
+
+
 def _normalise(url: str) -> tuple[URL, Header | None]:
     """Parse what is not plain: other alphabets, escapes, IPv6, credentials."""
+    if not url:
+        raise RowError(ErrorKind.INVALID_URL, "is empty")
     if len(url) > MAX_URL_LENGTH:
         raise RowError(ErrorKind.INVALID_URL, f"longer than {MAX_URL_LENGTH} characters")
     if _CONTROL.search(url):
@@ -99,7 +244,9 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
         port = parsed.port
         host = parsed.raw_host
     except (ValueError, UnicodeError) as error:
-        raise RowError(ErrorKind.INVALID_URL, str(error) or "not a URL") from error
+        # The message may quote the URL; where that could be a password it is not passed on.
+        reason = str(error) if str(error) and "@" not in url else "is not a URL"
+        raise RowError(ErrorKind.INVALID_URL, reason) from None
     if not parsed.scheme:
         raise RowError(ErrorKind.INVALID_URL, "has no scheme; write http:// or https:// before it")
     if parsed.scheme not in SCHEMES:
@@ -107,7 +254,9 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
     if not host or not port:
         raise RowError(ErrorKind.INVALID_URL, "has no host" if not host else "has no usable port")
     if len(host) > _MAX_HOST or any(not 0 < len(label) <= 63 for label in host.rstrip(".").split(".")):  # noqa: PLR2004
-        raise RowError(ErrorKind.INVALID_URL, "a label of its host is empty or longer than 63 characters (RFC 1035)")
+        raise RowError(
+            ErrorKind.INVALID_URL, "a label of its host is empty or longer than 63 characters (RFC 1035)"
+        )
     if parsed.raw_user is None and parsed.raw_password is None:
         return parsed.with_fragment(None), None
     credentials = unquote_to_bytes(parsed.raw_user or "") + b":" + unquote_to_bytes(parsed.raw_password or "")

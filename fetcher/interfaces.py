@@ -29,6 +29,10 @@ class Chunk(msgspec.Struct):
 class Source(Protocol):
     """Where jobs come from. It is read as a stream, once, and holds no more than a chunk."""
 
+    def check(self) -> None:
+        """Raise ConfigError if it is plain already that the input can not be read. Called before any fetch."""
+        ...
+
     def read(self, position: str | None) -> AsyncGenerator[Chunk, None]:
         """Yield chunks from just after ``position`` on, or from the start if it is None.
 
@@ -40,18 +44,27 @@ class Source(Protocol):
 
 
 class Lease(msgspec.Struct):
-    """A job held by this engine. ``handle`` and ``token`` mean something to the queue alone."""
+    """A job held by this engine since ``leased_at``, which the engine sets.
+
+    ``handle`` and ``token`` mean something to the queue alone.
+    """
 
     job: Job
     handle: int | str
     token: int
+    leased_at: float = 0.0
 
 
 class Leased(msgspec.Struct):
-    """The answer to a lease: jobs to work on, and in how many seconds the next delayed job becomes ready."""
+    """The answer to a lease: jobs to work on, and what the scheduler has to know of the rest.
+
+    ``next_due``: in how many seconds the next delayed job becomes ready, None if none is delayed. ``backlog``: of
+    each leased job's host, how many jobs are ready, those leased now included.
+    """
 
     leases: list[Lease]
-    next_due: float | None
+    next_due: float | None = None
+    backlog: dict[str, int] = {}
 
 
 class Ack(msgspec.Struct):
@@ -94,7 +107,11 @@ class Queue(Protocol):
 
     Calls may overlap; each takes effect as a whole. ``marks`` is a small durable map (positions of sources, marks
     of sinks, the tally) whose changes are committed with the jobs they belong to, in one transaction.
+    ``term`` is how many seconds a lease lasts; ``capacity`` how many jobs that have not ended it holds with ease.
     """
+
+    term: float
+    capacity: int
 
     async def open(self) -> Mapping[str, str]:
         """Open or create the queue, take back what a dead owner had leased, and return all marks.
@@ -129,6 +146,10 @@ class Queue(Protocol):
 
     async def counts(self) -> Counts:
         """Count the jobs by state."""
+        ...
+
+    async def clear(self) -> None:
+        """Forget everything: jobs, keys, counts and marks. Called right after ``open``, to start over."""
         ...
 
     async def close(self) -> None:

@@ -1,0 +1,98 @@
+"""From sources to the queue: reads as a stream, a bounded distance ahead, and commits positions with jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fetcher.interfaces import Chunk, Queue, Source
+    from fetcher.model import Job
+
+# Chunks that are put together in one transaction when the queue is slower than the source.
+_MOST_PENDING = 8
+
+
+class SourceMark(msgspec.Struct):
+    """Up to where a source has been put into the queue."""
+
+    position: str | None = None
+    done: bool = False
+
+
+class Feeder:
+    """Reads every source once, side by side. ``on_put`` is told of every put: jobs read, and jobs added."""
+
+    def __init__(
+        self, sources: Sequence[Source], queue: Queue, *, dedupe: bool, on_put: Callable[[int, int], None]
+    ) -> None:
+        self._sources = sources
+        self._queue = queue
+        self._dedupe = dedupe
+        self._on_put = on_put
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def set_backlog(self, unfinished: int) -> None:
+        """Pause reading while the queue holds as many jobs as it can with ease."""
+        if unfinished < self._queue.capacity:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    async def run(self, marks: Mapping[str, str]) -> None:
+        """Put everything that the sources have after ``marks``. Raises SourceError or StateError."""
+        async with asyncio.TaskGroup() as group:
+            for index, source in enumerate(self._sources):
+                stored = marks.get(f"source:{index}")
+                mark = msgspec.json.decode(stored, type=SourceMark) if stored else SourceMark()
+                if not mark.done:
+                    group.create_task(self._feed(index, source, mark.position), name=f"source {index}")
+
+    async def _feed(self, index: int, source: Source, position: str | None) -> None:
+        read: asyncio.Queue[Chunk | None] = asyncio.Queue(_MOST_PENDING)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(source, position, read), name=f"read {index}")
+            while (chunk := await read.get()) is not None:
+                chunks = [chunk]
+                while not read.empty() and (chunk := read.get_nowait()) is not None:
+                    chunks.append(chunk)
+                await self._put(index, chunks)
+                if chunk is None:
+                    break
+        await self._queue.put([], {f"source:{index}": _mark(SourceMark(done=True))})
+
+    async def _read(self, source: Source, position: str | None, read: asyncio.Queue[Chunk | None]) -> None:
+        async with aclosing(source.read(position)) as chunks:
+            async for chunk in chunks:
+                await read.put(chunk)
+                await self._room.wait()
+        await read.put(None)
+
+    async def _put(self, index: int, chunks: Sequence[Chunk]) -> None:
+        jobs = [job for chunk in chunks for job in chunk.jobs]
+        for job in jobs:
+            job.id = f"{index}-{job.id}"
+            if self._dedupe and job.rejected is None:
+                job.key = job.key or _default_key(job)
+            else:
+                job.key = None
+        mark = SourceMark(position=chunks[-1].position)
+        added = await self._queue.put(jobs, {f"source:{index}": _mark(mark)})
+        self._on_put(len(jobs), added)
+
+
+def _mark(mark: SourceMark) -> str:
+    return msgspec.json.encode(mark).decode()
+
+
+def _default_key(job: Job) -> str:
+    """Two jobs are the same if they ask the same: method, URL and body."""
+    if job.method is None and job.body is None:
+        return job.url
+    return f"{job.method or ''} {job.url} {job.body!r}"

@@ -1,0 +1,205 @@
+"""Which job may start now. Pure: no await, no clock; time is passed in, in seconds.
+
+The scheduler holds a bounded window of leased jobs by host. A host with a job and a free slot stands in one of two
+heaps: *timed* while it may not be asked yet, *ready* from then on. So a worker is only ever given a job that may
+start at once, and a job that waits for its host occupies no worker.
+
+Among ready hosts priority decides, then how many jobs the host still has to come: a host whose own limit makes it
+the last to end must never wait for others (longest processing time first; Graham, "Bounds on Multiprocessing
+Timing Anomalies", 1969).
+
+The window is shared out by need: a host is given room for what it can start soon and no more. A host that fills
+its room, be it busy, slow or told to rest, therefore keeps no other host's jobs out of the window.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fetcher.engine.limiter import MAX_CONCURRENCY, HostLimits, next_start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fetcher.engine.limiter import LimitSettings
+    from fetcher.interfaces import Lease, Leased
+
+# Leased jobs for each one in flight: enough that a host never waits for the next lease, which takes milliseconds.
+_AHEAD = 8
+_SMALLEST_WINDOW = 1024
+# A host with a rate is given what it will start within this many seconds.
+_HORIZON = 1.0
+_SMOOTHING = 0.2
+_UNLIMITED = HostLimits(concurrency=MAX_CONCURRENCY)
+
+
+class Demand(msgspec.Struct):
+    """What to lease: ``limit`` jobs in all, and of each host ``room``, or ``per_host`` if it is not named."""
+
+    limit: int
+    per_host: int
+    room: dict[str, int]
+
+
+class Host(msgspec.Struct, eq=False):
+    """One host in the window.
+
+    ``backlog``: how many jobs it has to come, here and in the queue, as far as known. ``free_at``: when it may be
+    asked next. ``listed``: it has an entry in one of the heaps. ``latency``: of late, in seconds, for display.
+    """
+
+    name: str
+    limits: HostLimits
+    room: int
+    waiting: deque[tuple[int, int, Lease]]
+    backlog: int = 0
+    in_flight: int = 0
+    latency: float = 0.0
+    free_at: float = 0.0
+    listed: bool = False
+
+
+class Scheduler:
+    """Hands out jobs that may start now, within the limits of each host. Global concurrency is its caller's."""
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limits_of = limits.lookup()
+        self._concurrency = limits.concurrency
+        self.window = max(_SMALLEST_WINDOW, limits.concurrency * _AHEAD)
+        self._default_room = self._room(limits.per_host)
+        self._hosts: dict[str, Host] = {}
+        self._ready: list[tuple[int, int, int, Host]] = []
+        self._timed: list[tuple[float, int, Host]] = []
+        self._order = 0
+        self.waiting = 0
+        self.in_flight = 0
+
+    def add(self, leased: Leased, now: float) -> None:
+        """Take leased jobs into the window."""
+        for lease in leased.leases:
+            host = self._host(lease.job.host)
+            self._order += 1
+            entry = (-lease.job.priority, self._order, lease)
+            # Leases come by priority; only one that overtakes what already waits has to be sorted in.
+            if host.waiting and entry[0] < host.waiting[-1][0]:
+                host.waiting = deque(sorted([*host.waiting, entry], key=itemgetter(0, 1)))
+            else:
+                host.waiting.append(entry)
+        self.waiting += len(leased.leases)
+        for name, backlog in leased.backlog.items():
+            host = self._host(name)
+            host.backlog = backlog
+            self._list(host, now)
+
+    def next(self, now: float) -> Lease | None:
+        """Return a job that may start now and count it as in flight, or None if there is none."""
+        timed = self._timed
+        while timed and timed[0][0] <= now:
+            self._relist(heapq.heappop(timed)[2], now)
+        ready = self._ready
+        while ready:
+            host = heapq.heappop(ready)[3]
+            if host.free_at > now:
+                self._relist(host, now)  # it was told to rest after it had been listed
+                continue
+            lease = host.waiting.popleft()[2]
+            host.in_flight += 1
+            host.backlog -= 1
+            self.waiting -= 1
+            self.in_flight += 1
+            if host.limits.interval:
+                host.free_at = next_start(host.free_at, now, host.limits)
+            self._relist(host, now)
+            return lease
+        return None
+
+    def done(self, lease: Lease, started: float, now: float) -> None:
+        """Give back the slot of a job that ``next`` returned at ``started``."""
+        host = self._hosts[lease.job.host]
+        host.latency += (now - started - host.latency) * _SMOOTHING
+        host.in_flight -= 1
+        self.in_flight -= 1
+        self._list(host, now)
+        self._forget(host, now)
+
+    def rest(self, name: str, until: float) -> None:
+        """Start nothing more on a host before ``until``."""
+        host = self._host(name)
+        host.free_at = max(host.free_at, until)
+
+    @property
+    def has_ready(self) -> bool:
+        """Tell whether some host may be asked now; ``next`` has the last word."""
+        return bool(self._ready)
+
+    def wake_at(self) -> float | None:
+        """Return when a job becomes startable by the passing of time alone, or None if none waits for that."""
+        return self._timed[0][0] if self._timed else None
+
+    def demand(self, now: float) -> Demand:
+        """Say what to lease next."""
+        room = {}
+        for host in list(self._hosts.values()):
+            if self._forget(host, now):
+                continue
+            # A host that may not be asked for long needs no job in the window, wherever it stands.
+            wanted = host.room if host.free_at <= now + _HORIZON else 0
+            room[host.name] = max(0, wanted - len(host.waiting))
+        return Demand(max(0, self.window - self.waiting), self._default_room, room)
+
+    def drop_waiting(self) -> list[Lease]:
+        """Take every job that has not started out of the window."""
+        dropped = [entry[2] for host in self._hosts.values() for entry in host.waiting]
+        for host in self._hosts.values():
+            host.waiting.clear()
+            host.listed = False
+        self._ready.clear()
+        self._timed.clear()
+        self.waiting = 0
+        return dropped
+
+    def hosts(self) -> Iterator[Host]:
+        """Yield the hosts in the window, for display."""
+        return iter(self._hosts.values())
+
+    def _host(self, name: str) -> Host:
+        host = self._hosts.get(name)
+        if host is None:
+            # Rows that can not be fetched have no host, and nothing to be polite to.
+            limits = self._limits_of(name) if name else _UNLIMITED
+            host = self._hosts[name] = Host(name, limits, self._room(limits), deque())
+        return host
+
+    def _room(self, limits: HostLimits) -> int:
+        """Return how many jobs of a host to hold: its share of the window if every slot were taken."""
+        share = max(1, self.window * min(limits.concurrency, self._concurrency) // self._concurrency)
+        if limits.interval:
+            share = min(share, math.ceil(_HORIZON / limits.interval) + 1)
+        return share
+
+    def _list(self, host: Host, now: float) -> None:
+        if not host.listed:
+            self._relist(host, now)
+
+    def _relist(self, host: Host, now: float) -> None:
+        host.listed = bool(host.waiting) and host.in_flight < host.limits.concurrency
+        if not host.listed:
+            return
+        self._order += 1
+        if host.free_at > now:
+            heapq.heappush(self._timed, (host.free_at, self._order, host))
+        else:
+            heapq.heappush(self._ready, (host.waiting[0][0], -host.backlog, self._order, host))
+
+    def _forget(self, host: Host, now: float) -> bool:
+        """Drop a host that has nothing here and no pause to remember, so that memory does not grow with hosts."""
+        if host.waiting or host.in_flight or host.free_at > now:
+            return False
+        self._hosts.pop(host.name, None)
+        return True

@@ -1,0 +1,132 @@
+"""The one boundary at which whatever a fetch did becomes a Result. Nothing is raised past it but cancellation."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from fetcher.engine.retry import Attempt, parse_retry_after
+from fetcher.errors import ErrorKind, FetchError
+from fetcher.model import Outcome, Response, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fetcher.interfaces import Transport
+    from fetcher.model import Job
+
+_ERROR_STATUS = 400
+_REDIRECT_STATUS = 300
+_NOT_MODIFIED = 304
+_SERVER_ERROR_STATUS = 500
+_KIND_OF_CLASS = {3: ErrorKind.HTTP_3XX, 4: ErrorKind.HTTP_4XX}
+
+
+class Worker:
+    """Makes single attempts: picks the transport by the scheme of the URL and describes what came of it."""
+
+    def __init__(self, batch: str, transports: Mapping[str, Transport], default_method: str) -> None:
+        self._batch = batch
+        self._transports = transports
+        self._default_method = default_method
+
+    async def attempt(self, job: Job, queued: float) -> tuple[Result, Attempt]:
+        """Make one attempt; ``queued`` is how many seconds the job was held before."""
+        number = job.attempts + 1
+        started_at = time.time()
+        started = time.perf_counter()
+        response: Response | None = None
+        error: FetchError | None = None
+        try:
+            response = await self._transports[job.url.partition(":")[0]].fetch(job)
+        except FetchError as caught:
+            error = caught
+        except Exception as caught:  # noqa: BLE001  a fault of ours must cost one job, not the run
+            error = FetchError(ErrorKind.INTERNAL, f"{type(caught).__name__}: {caught}")
+        total = time.perf_counter() - started
+        result = Result(
+            batch=self._batch,
+            job_id=job.id,
+            url=job.url,
+            method=job.method or self._default_method,
+            outcome=Outcome.OK,
+            attempts=number,
+            started_at=datetime.fromtimestamp(started_at, UTC),
+            finished_at=datetime.fromtimestamp(started_at + total, UTC),
+            queue_s=round(queued, 6),
+            total_s=round(total, 6),
+            meta=job.meta,
+        )
+        if response is not None:
+            _describe(result, response)
+        else:
+            _describe_error(result, error)
+        age = started_at + total - (job.first_started_at or started_at)
+        return result, _attempt(result, response, error, age)
+
+    def skip(self, job: Job) -> Result:
+        """Return the result of a row that is not fetched at all."""
+        reason = job.rejected
+        now = datetime.now(UTC)
+        return Result(
+            batch=self._batch,
+            job_id=job.id,
+            url=job.url,
+            outcome=Outcome.SKIPPED,
+            error_kind=reason.kind if reason else None,
+            error_message=reason.message if reason else None,
+            attempts=0,
+            finished_at=now,
+            meta=job.meta,
+        )
+
+
+def _describe(result: Result, response: Response) -> None:
+    status = response.status
+    result.final_url = response.final_url
+    result.method = response.method
+    result.status = status
+    result.http_version = response.http_version
+    result.remote_ip = response.remote_ip
+    result.headers = response.headers
+    result.content_type = response.content_type
+    result.content_length = response.content_length
+    result.body_size = response.body_size
+    result.wire_size = response.wire_size
+    result.truncated = response.truncated or None
+    result.sha256 = response.sha256
+    result.body = response.body
+    result.redirects = response.redirects or None
+    timings = response.timings
+    result.dns_s = timings.dns
+    result.connect_s = timings.connect
+    result.tls_s = timings.tls
+    result.first_byte_s = timings.first_byte
+    if status >= _REDIRECT_STATUS and status != _NOT_MODIFIED:
+        result.outcome = Outcome.FAILED
+        result.error_kind = _KIND_OF_CLASS.get(status // 100, ErrorKind.HTTP_5XX)
+        result.error_message = f"the server answered {status}"
+
+
+def _describe_error(result: Result, error: FetchError | None) -> None:
+    result.outcome = Outcome.FAILED
+    result.error_kind = error.kind if error else ErrorKind.INTERNAL
+    result.error_message = error.message if error else None
+    result.status = error.status if error else None
+
+
+def _attempt(result: Result, response: Response | None, error: FetchError | None, age: float) -> Attempt:
+    retry_after = None
+    if response is not None and response.status >= _ERROR_STATUS:
+        value = next((value for name, value in response.headers if name.lower() == "retry-after"), None)
+        retry_after = parse_retry_after(value, datetime.now(UTC)) if value is not None else None
+    return Attempt(
+        number=result.attempts,
+        age=age,
+        method=result.method or "",
+        status=result.status,
+        kind=result.error_kind,
+        sent=error is None or error.sent,
+        retry_after=retry_after,
+    )

@@ -1,0 +1,106 @@
+"""From results to sinks to acknowledgements, in that order and in batches.
+
+A job is acknowledged only after every sink has its record durably, and the marks of the sinks are committed with
+the acknowledgement. So whatever moment the process ends at, a record that counts is acknowledged, and one that is
+not acknowledged is cut off again before the job is fetched anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fetcher.interfaces import Ack, Lease
+from fetcher.model import Result
+from fetcher.pipeline.batcher import Batcher
+from fetcher.pipeline.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fetcher.interfaces import Queue, Sink
+
+BATCH_SIZE = 512
+BATCH_BYTES = 8 * 1024 * 1024
+LINGER = 0.1
+TALLY_MARK = "tally"
+
+
+class Delivered(msgspec.Struct):
+    """A result and the lease that it settles."""
+
+    lease: Lease
+    result: Result
+
+
+def _weight(item: Delivered) -> int:
+    return len(item.result.body) if item.result.body is not None else 0
+
+
+class Delivery:
+    """Takes results from workers and sees them through. ``on_settled`` is told which leases have ended."""
+
+    def __init__(self, queue: Queue, sinks: Mapping[str, Sink], on_settled: Callable[[Sequence[Lease], int], None]) -> None:
+        self._queue = queue
+        self._sinks = sinks
+        self._on_settled = on_settled
+        self._batcher: Batcher[Delivered] = Batcher(
+            size=BATCH_SIZE, size_bytes=BATCH_BYTES, linger=LINGER, weigh=_weight
+        )
+        self.tally = Tally()
+        self._earlier = 0.0
+        self._started = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Tell whether workers should wait in ``room`` before they fetch more."""
+        return self._batcher.full
+
+    async def room(self) -> None:
+        """Wait until the sinks have caught up."""
+        await self._batcher.room()
+
+    def add(self, lease: Lease, result: Result) -> None:
+        """Deliver one result. Never waits: see ``full``."""
+        self._batcher.add(Delivered(lease, result))
+
+    async def open(self, marks: Mapping[str, str]) -> None:
+        """Open every sink at the mark up to which its records are acknowledged."""
+        self.tally = Tally.load(marks.get(TALLY_MARK))
+        self._earlier = self.tally.elapsed
+        for name, sink in self._sinks.items():
+            await sink.open(marks.get(name))
+
+    async def run(self) -> None:
+        """Deliver until closed. Raises SinkError or StateError, with nothing acknowledged that is not durable."""
+        self._started = asyncio.get_running_loop().time()
+        while (batch := await self._batcher.next()) is not None:
+            results = [item.result for item in batch]
+            marks = await self._write(results)
+            self.tally.add(results)
+            self.tally.elapsed = self._earlier + asyncio.get_running_loop().time() - self._started
+            marks[TALLY_MARK] = self.tally.dump()
+            leases = [item.lease for item in batch]
+            acks = [Ack(item.lease, item.result.outcome) for item in batch]
+            refused = await self._queue.ack(acks, marks)
+            self._on_settled(leases, len(leases) - refused)
+
+    async def _write(self, results: Sequence[Result]) -> dict[str, str]:
+        if len(self._sinks) == 1:
+            ((name, sink),) = self._sinks.items()
+            written = {name: await sink.write(results)}
+        else:
+            marks = await asyncio.gather(*(sink.write(results) for sink in self._sinks.values()))
+            written = dict(zip(self._sinks, marks, strict=True))
+        return {name: mark for name, mark in written.items() if mark is not None}
+
+    def finish(self) -> None:
+        """Let ``run`` end once everything that was added is delivered."""
+        self._batcher.close()
+
+    async def close(self) -> None:
+        """Close every sink."""
+        for sink in self._sinks.values():
+            await sink.close()

@@ -1,0 +1,89 @@
+"""What became of a batch, in numbers that do not grow with it. Kept with the queue's marks, across resumes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fetcher.model import Outcome, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Buckets of a histogram grow by 2 %, so that a quantile read from it is off by 1 % at most.
+_GROWTH = math.log(1.02)
+_SHORTEST = 1e-6
+
+
+class Kind(msgspec.Struct):
+    """How often an error kind occurred, and one job to look at."""
+
+    count: int
+    example_url: str
+    example_message: str
+
+
+class Tally(msgspec.Struct):
+    """Counts of results, and a histogram of ``total_s`` of those that got a response."""
+
+    outcomes: dict[Outcome, int] = {}
+    status_classes: dict[str, int] = {}
+    kinds: dict[str, Kind] = {}
+    retries: int = 0
+    body_bytes: int = 0
+    wire_bytes: int = 0
+    elapsed: float = 0.0
+    latency: dict[int, int] = {}
+
+    @property
+    def total(self) -> int:
+        """Results counted."""
+        return sum(self.outcomes.values())
+
+    def add(self, results: Sequence[Result]) -> None:
+        """Count results."""
+        for result in results:
+            outcome = result.outcome
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+            if result.attempts > 1:
+                self.retries += result.attempts - 1
+            if result.error_kind is not None:
+                self._add_kind(result)
+            if result.status is not None:
+                self._add_response(result, result.status)
+
+    def _add_response(self, result: Result, status: int) -> None:
+        status_class = f"{status // 100}xx"
+        self.status_classes[status_class] = self.status_classes.get(status_class, 0) + 1
+        self.body_bytes += result.body_size or 0
+        self.wire_bytes += result.wire_size or 0
+        bucket = int(math.log((result.total_s or 0.0) + _SHORTEST) / _GROWTH)
+        self.latency[bucket] = self.latency.get(bucket, 0) + 1
+
+    def _add_kind(self, result: Result) -> None:
+        kind = self.kinds.get(str(result.error_kind))
+        if kind is None:
+            self.kinds[str(result.error_kind)] = Kind(1, result.url, result.error_message or "")
+        else:
+            kind.count += 1
+
+    def quantile(self, q: float) -> float | None:
+        """Return the latency in seconds below which the share ``q`` of responses lies, or None without any."""
+        wanted = q * sum(self.latency.values())
+        reached = 0
+        for bucket in sorted(self.latency):
+            reached += self.latency[bucket]
+            if reached >= wanted:
+                return math.exp((bucket + (0.5 if bucket >= 0 else -0.5)) * _GROWTH)
+        return None
+
+    def dump(self) -> str:
+        """Return the tally as JSON."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def load(cls, text: str | None) -> Tally:
+        """Return the tally that ``dump`` wrote, or an empty one."""
+        return msgspec.json.decode(text, type=cls) if text else cls()

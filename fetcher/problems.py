@@ -1,0 +1,256 @@
+"""What is wrong with a config, in our words: one line each, with where it stands and what to do.
+
+pydantic finds most problems, but its sentences speak of classes and show inputs. Here they are turned into ours. The
+JSON Schema of the model says which keys there are (for suggestions) and what is secret (and is never shown).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fetcher.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
+
+KeyPath = tuple[str | int, ...]
+_SHOWN = 60
+
+
+class ConfigProblems(ConfigError):
+    """Everything that is wrong with a config; ``problems`` has one line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Keep the lines; the message is all of them."""
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class Problem(NamedTuple):
+    """One problem: the path of the value that it is about, the sentence, and the line if it is not that of the path."""
+
+    path: KeyPath
+    message: str
+    line: int | None = None
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a path as ``-s`` takes it: ``limits.hosts."api.example.org".rate``."""
+    return ".".join(_segment(str(key)) for key in path)
+
+
+def _segment(key: str) -> str:
+    if not key.isprintable():
+        return repr(key)
+    return f'"{key}"' if not key or set(key) & set(".=\"' :") else key
+
+
+def shown(value: object) -> str:
+    """Describe a value from a config within a sentence: short, on one line, nothing that a terminal would obey."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case str():
+            return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
+        case int() | float():
+            # repr of an int refuses thousands of digits.
+            return repr(value) if isinstance(value, float) or value.bit_length() < 200 else "a number that long"  # noqa: PLR2004
+        case list() | tuple() | set() | frozenset():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def suggestion(wrong: object, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'request'?`` or nothing."""
+    near = difflib.get_close_matches(str(wrong).lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def translate(
+    errors: Iterable[ErrorDetails], data: object, schema: Mapping[str, Any], substituted: Mapping[KeyPath, str]
+) -> list[Problem]:
+    """Turn pydantic's errors about ``data`` into problems, each once, in the order in which they were found.
+
+    ``substituted`` has what stands in the file where a value came from the environment: the value is not shown.
+    """
+    found: dict[Problem, None] = {}
+    for error in errors:
+        path, exact = _settle(error["loc"], data)
+        if error["type"] == "extra_forbidden":
+            message = _unknown_key(path, data, schema)
+        else:
+            message = _sentence(error)
+            secret = any("writeOnly" in node for node in schemas_at(schema, path, data))
+            if message.startswith("should ") and not secret:
+                # What was written in its short form is shown as it was written, not as what it stands for.
+                value = error["input"] if exact else _value_at(path, data)
+                message += f", not what {substituted[path]} gives" if path in substituted else f", not {shown(value)}"
+        found[Problem(path, message)] = None
+    return list(found)
+
+
+def _settle(loc: KeyPath, data: object) -> tuple[KeyPath, bool]:
+    """Cut a location back to what stands in the data; False if there was something to cut.
+
+    What stands in its short form (``queue: memory``) has no keys, though what it was expanded to has. A last step
+    that is not in the data is kept: the error is that it is missing.
+    """
+    if loc and loc[-1] == "[key]":
+        loc = loc[:-1]
+    for depth, key in enumerate(loc):
+        if isinstance(data, dict) and key not in data:
+            return loc[: depth + 1], True
+        if not isinstance(data, dict | list) or (isinstance(data, list) and not _is_index(key, data)):
+            return loc[:depth], False
+        data = _child(data, key)
+    return loc, True
+
+
+def _is_index(key: str | int, items: Sequence[object]) -> bool:
+    return isinstance(key, int) and 0 <= key < len(items)
+
+
+def _child(data: object, key: str | int) -> object:
+    if isinstance(data, dict):
+        return data.get(key)
+    return data[key] if isinstance(data, list) and isinstance(key, int) and _is_index(key, data) else None
+
+
+def _value_at(path: KeyPath, data: object) -> object:
+    for key in path:
+        data = _child(data, key)
+    return data
+
+
+def schemas_at(schema: Mapping[str, Any], path: KeyPath, data: object) -> list[dict[str, Any]]:
+    """Return the parts of a JSON Schema that apply to the value at a path, as far as the data decide."""
+    nodes = _alternatives(schema, schema, data)
+    for key in path:
+        data = _child(data, key)
+        nodes = [part for node in nodes for child in _children(node, key) for part in _alternatives(schema, child, data)]
+    return nodes
+
+
+def _children(node: Mapping[str, Any], key: str | int) -> list[Mapping[str, Any]]:
+    child = node.get("properties", {}).get(key, node.get("additionalProperties"))
+    if isinstance(key, int):
+        child = node.get("items")
+    return [child] if isinstance(child, dict) else []
+
+
+def _alternatives(root: Mapping[str, Any], node: Mapping[str, Any], data: object) -> list[dict[str, Any]]:
+    """Follow references and unions; of parts that are told apart by their type, keep the one that the data name."""
+    if "$ref" in node:
+        target = root["$defs"][node["$ref"].rpartition("/")[2]]
+        return _alternatives(root, target, data)
+    options = [*node.get("anyOf", ()), *node.get("oneOf", ())]
+    if options:
+        return [part for option in options for part in _alternatives(root, option, data)]
+    const = node.get("properties", {}).get("type", {}).get("const")
+    named = data.get("type") if isinstance(data, dict) else None
+    return [dict(node)] if const is None or named is None or const == named else []
+
+
+def _unknown_key(path: KeyPath, data: object, schema: Mapping[str, Any]) -> str:
+    parent = _value_at(path[:-1], data)
+    known = {key for node in schemas_at(schema, path[:-1], data) for key in node.get("properties", {})}
+    absent = sorted(known - set(parent) if isinstance(parent, dict) else known)
+    hint = suggestion(path[-1], absent)
+    if not hint and known:
+        hint = f"; the keys here are {', '.join(sorted(known))}"
+    return "unknown key" + hint
+
+
+def one_of(names: Iterable[str], last: str = "or") -> str:
+    """Write ``a, b or c``."""
+    *first, final = names
+    return f"{', '.join(first)} {last} {final}" if first else final
+
+
+def _literal(error: ErrorDetails) -> str:
+    expected = str(error["ctx"]["expected"])
+    return f"should be {expected}" + suggestion(error["input"], [name.strip("' ") for name in re.split(",| or ", expected)])
+
+
+def _pattern(error: ErrorDetails) -> str:
+    return f"should match the pattern {error['ctx']['pattern']}"
+
+
+def _bound(words: str, limit: str) -> Callable[[ErrorDetails], str]:
+    return lambda error: f"should be {words} {error['ctx'][limit]:g}"
+
+
+def _length(unit: str) -> Callable[[ErrorDetails], str]:
+    def sentence(error: ErrorDetails) -> str:
+        context = error["ctx"]
+        few = context.get("min_length")
+        if few == 1:
+            return f"is empty; it needs at least one {unit}"
+        bound = f"at least {few}" if few is not None else f"at most {context['max_length']}"
+        return f"has the wrong length; it needs {bound} {unit}s"
+
+    return sentence
+
+
+def _own_words(error: ErrorDetails) -> str:
+    return str(error["ctx"]["error"])
+
+
+_WHOLE = "should be a whole number"
+_NUMBER = "should be a number"
+_SWITCH = "should be true or false"
+_TEXT = "should be text"
+_LIST = "should be a list"
+_MAPPING = "should be a mapping (key: value)"
+# A sentence that starts with "should" gets ", not <value>" behind it, unless the value is a secret.
+_SENTENCES: dict[str, str | Callable[[ErrorDetails], str]] = {
+    "missing": "is missing",
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": "should be a smaller number",
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": "should be a finite number",
+    "bool_type": _SWITCH,
+    "bool_parsing": _SWITCH,
+    "string_type": _TEXT,
+    "string_unicode": "should be text that can be written as UTF-8",
+    "string_pattern_mismatch": _pattern,
+    "string_too_short": _length("character"),
+    "string_too_long": _length("character"),
+    "too_short": _length("item"),
+    "too_long": _length("item"),
+    "greater_than": _bound("more than", "gt"),
+    "greater_than_equal": _bound("at least", "ge"),
+    "less_than": _bound("less than", "lt"),
+    "less_than_equal": _bound("at most", "le"),
+    "literal_error": _literal,
+    "enum": _literal,
+    "list_type": _LIST,
+    "tuple_type": _LIST,
+    "set_type": _LIST,
+    "frozen_set_type": _LIST,
+    "dict_type": _MAPPING,
+    "mapping_type": _MAPPING,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "value_error": _own_words,
+}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    known = _SENTENCES.get(error["type"])
+    if known is None:
+        # Our own PydanticCustomErrors come with our own words.
+        return error["msg"]
+    return known if isinstance(known, str) else known(error)

@@ -1,0 +1,590 @@
+"""Jobs from a file or from stdin: text, csv or jsonl, plain or gzipped, of any length.
+
+    _Input       the bytes, block by block, from a file, a gzip file or a pipe
+    _Lines       physical lines, each bounded, and where the reading stands
+    _Txt  _Csv  _Jsonl    one row after the other, as a job
+    FileSource   chunks of jobs, read in a thread of its own
+
+A row that can not be used is a rejected job with its line number. A position is the offset and number of the
+last line that was used up, and a checksum of the bytes before it, so that another file is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import os
+import stat
+import sys
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+from pydantic import Field, field_validator, model_validator
+
+from fetcher.errors import ConfigError, ErrorKind, SourceError
+from fetcher.intake import (
+    MAX_DEPTH,
+    MAX_URL_LENGTH,
+    RowError,
+    check_meta,
+    check_priority,
+    make_job,
+    rejected_job,
+)
+from fetcher.interfaces import Chunk
+from fetcher.settings import Settings
+
+if sys.platform != "win32":
+    import select
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from fetcher.model import Job
+
+_CHUNK_ROWS = 500
+_CHUNK_BYTES = 1024 * 1024
+_BLOCK = 256 * 1024
+_MAX_LINE = 1024 * 1024  # of csv and jsonl, where other columns come along
+_MAX_RECORD = 128 * 1024  # a csv record over several lines: beyond it, a quote was never closed
+_SHOWN = 500  # bytes of a rejected row
+_OVERLAP = 64  # bytes before a position that must be as they were
+_POLL_MS = 100  # how late a reader of a silent pipe notices that it is to stop
+_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class FileSourceConfig(Settings):
+    """A file of URLs, or stdin."""
+
+    type: Literal["file"] = "file"
+    """A file."""
+    path: str = Field(min_length=1)
+    """The file, relative to the working folder; `-` is stdin. What ends in `.gz` is decompressed."""
+    format: Literal["auto", "txt", "csv", "jsonl"] = "auto"
+    """`txt` has a URL a line, and `#` before comments; `auto` goes by the suffix, an unknown one is `txt`."""
+    column: str = Field(default="url", min_length=1)
+    """The csv column, or the jsonl field, that holds the URL. All others become `meta`."""
+    delimiter: str | None = None
+    """What separates the columns of a csv: one character; by default a comma, or a tab for `.tsv`."""
+    key: str | None = None
+    """The column or field to tell duplicates by: of rows with the same value one is fetched."""
+    priority: str | None = None
+    """The column or field that holds the priority, a whole number; higher goes first."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        value = {"\\t": "\t", "tab": "\t"}.get(value or "", value)
+        if value is not None and (len(value) != 1 or value in '"\r\n\0'):
+            raise ValueError(
+                "should be one character, and neither a quote nor a line end; a tab is written \\t"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        unused = {"txt": ("column", "key", "priority", "delimiter"), "jsonl": ("delimiter",)}
+        for name in unused.get(self.kind, ()):
+            if name in self.model_fields_set and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} means nothing in {self.kind}; set format if {self.name} is something else"
+                )
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The format, after a look at the suffix."""
+        suffix = Path(self.path.removesuffix(".gz")).suffix.lower()
+        return _SUFFIXES.get(suffix, "txt") if self.format == "auto" else self.format
+
+    @property
+    def separator(self) -> str:
+        """The csv delimiter, after a look at the suffix."""
+        return self.delimiter or ("\t" if self.path.removesuffix(".gz").endswith(".tsv") else ",")
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "stdin" if self.path == "-" else self.path
+
+    def build(self) -> FileSource:
+        """Return the source."""
+        return FileSource(self)
+
+
+def _advice() -> str:
+    return f"a path is relative to the working folder, which is {Path.cwd()}"
+
+
+class _StoppedError(Exception):
+    """The reading was given up from outside; nobody waits for its outcome."""
+
+
+class _PauseError(Exception):
+    """More would have to be waited for, while there are rows that could be fetched."""
+
+
+class _Input:
+    """The bytes of a file, of a gzip file, or of a pipe. Lives in the thread of its source."""
+
+    def __init__(self, config: FileSourceConfig, stopped: threading.Event) -> None:
+        self.name = config.name
+        self._stopped = stopped
+        # Not blocking, or the open would wait for a fifo's writer, and could not be stopped.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            self._fd = os.dup(0) if config.path == "-" else os.open(config.path, flags)
+        except OSError as error:
+            raise SourceError(f"{self.name}: can not be opened: {error.strerror}; {_advice()}") from error
+        status = os.fstat(self._fd)
+        self._size = status.st_size
+        regular = stat.S_ISREG(status.st_mode)
+        zipped = config.path.endswith(".gz")
+        if stat.S_ISDIR(status.st_mode) or (zipped and not regular):
+            os.close(self._fd)
+            advice = "pass it through 'gunzip -c' into stdin" if zipped else "name a file in it"
+            raise SourceError(f"{self.name}: is not a regular file; {advice}")
+        self.live = not regular
+        self.seekable = regular and not zipped and config.path != "-"
+        self._file = os.fdopen(self._fd, "rb", buffering=0)
+        self._unzipped = gzip.GzipFile(fileobj=self._file) if zipped else None
+
+    def read(self) -> bytes:
+        """Return the next block, or nothing at the end. Waits only for a pipe, and not beyond ``stopped``."""
+        while True:
+            if self.live:
+                self._wait()
+            if self._stopped.is_set():
+                raise _StoppedError
+            try:
+                data = os.read(self._fd, _BLOCK) if self._unzipped is None else self._unzipped.read(_BLOCK)
+            except BlockingIOError:
+                continue  # somebody else reads the same terminal or pipe, and was faster
+            except (OSError, EOFError, zlib.error) as error:
+                raise SourceError(
+                    f"{self.name}: can not be read on: {error}; repair it and resume"
+                ) from error
+            if not data and not self.live and os.fstat(self._fd).st_size < self._size:
+                raise SourceError(f"{self.name}: became shorter while it was read; put it back and resume")
+            return data
+
+    def seek(self, offset: int) -> None:
+        """Go on at an offset; only if ``seekable``."""
+        os.lseek(self._fd, offset, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Close the file; stdin itself stays open."""
+        if self._unzipped is not None:
+            self._unzipped.close()
+        self._file.close()
+
+    def _wait(self) -> None:
+        # Windows can not poll a pipe: there, a silent stdin is given up at its next byte only.
+        if sys.platform != "win32":
+            poller = select.poll()
+            poller.register(self._fd, select.POLLIN)
+            while not self._stopped.is_set() and not poller.poll(_POLL_MS):
+                pass
+
+
+class _Position(msgspec.Struct):
+    """Just after a line: its number, the offset after it, and a checksum of the bytes before that."""
+
+    offset: int
+    line: int
+    crc: int
+
+
+class _Lines:
+    """The physical lines of an input, without line feeds; of one over ``limit`` only the start is held."""
+
+    def __init__(self, source: _Input, limit: int) -> None:
+        self._input = source
+        self._limit = limit
+        self._block = b""
+        self._start = 0  # in the block, of the next line
+        self._base = 0  # of the block, in the input
+        self.keep: int | None = None  # lines from this offset on can be gone back to
+        self.line = 0  # number of the last line handed out
+        self.ended = False
+
+    @property
+    def offset(self) -> int:
+        """Where the next line starts."""
+        return self._base + self._start
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next line would have to be waited for."""
+        return self._input.live and not self.ended and self._block.find(b"\n", self._start) < 0
+
+    def next(self) -> bytes | None:
+        """Return the next line, or None at the end; one over the limit is cut to a byte more than that."""
+        end = self._block.find(b"\n", self._start)
+        while end < 0:
+            searched = len(self._block) - self._start
+            if searched > self._limit:
+                return self._overlong()
+            if not self._fill():
+                if self._start == len(self._block):
+                    self.ended = True
+                    return None
+                end = len(self._block)
+                break
+            end = self._block.find(b"\n", self._start + searched)
+        line = self._block[self._start : min(end, self._start + self._limit + 1)]
+        self._start = min(end + 1, len(self._block))
+        self.line += 1
+        return line if self.line > 1 else line.removeprefix(_BOM)
+
+    def sniff(self) -> None:
+        """Look at the first bytes. Raises SourceError if no line of this input could be read."""
+        if self._fill() and self._block.startswith(_UTF16):
+            advice = "convert it to UTF-8, as with 'iconv -f UTF-16 -t UTF-8'"
+            raise SourceError(f"{self._input.name}: is UTF-16; {advice}")
+
+    def rewind(self, offset: int, line: int) -> bool:
+        """Go back to the start of a line at or after ``keep``; False if it is no longer held."""
+        if offset < self._base:
+            return False
+        self._start, self.line, self.ended = offset - self._base, line, False
+        return True
+
+    def position(self) -> str:
+        """Return where the next line starts, for ``skip_to``."""
+        crc = zlib.crc32(self._block[max(0, self._start - _OVERLAP) : self._start])
+        return msgspec.json.encode(_Position(self.offset, self.line, crc)).decode()
+
+    def skip_to(self, position: _Position) -> None:
+        """Go to a position of an earlier reading. Raises SourceError if this is not what was read then."""
+        self.keep = None  # or a header that is long gone would hold on to everything after it
+        if self._input.seekable:
+            self._base, self._block = max(0, position.offset - _OVERLAP), b""
+            self._input.seek(self._base)
+        self._start = min(position.offset - self._base, len(self._block))
+        while (self._base + len(self._block)) < position.offset:
+            self._start = len(self._block)
+            if not self._fill():
+                raise self._changed("it ends before that", position)
+        self._start, self.line = position.offset - self._base, position.line
+        before = self._block[max(0, self._start - _OVERLAP) : self._start]
+        if zlib.crc32(before) != position.crc:
+            raise self._changed("it has other lines", position)
+        # A last line without line end may have got one since, and lines after it; but not more text.
+        if not before.endswith(b"\n") and (self.next() or b"").rstrip(b"\r"):
+            raise self._changed("that line goes on", position)
+        self.line = position.line
+
+    def _fill(self) -> bool:
+        """Put the next block behind what is still needed; False at the end."""
+        data = self._input.read()
+        kept = self._start if self.keep is None else min(self._start, self.keep - self._base)
+        cut = max(0, kept - _OVERLAP)
+        self._block = self._block[cut:] + data
+        self._base += cut
+        self._start -= cut
+        return bool(data)
+
+    def _overlong(self) -> bytes:
+        """Return the start of a line and drop the rest of it, however long."""
+        line = self._block[self._start : self._start + self._limit + 1]
+        end = -1
+        while end < 0:
+            dropped = max(0, len(self._block) - _OVERLAP)
+            self._base += dropped
+            data = self._input.read()
+            self._block = self._block[dropped:] + data
+            end = self._block.find(b"\n") if data else len(self._block) - 1
+        self._start = end + 1
+        self.line += 1
+        return line
+
+    def _changed(self, what: str, position: _Position) -> SourceError:
+        return SourceError(
+            f"{self._input.name}: changed since the batch was started: {what}; the batch stands after line "
+            f"{position.line} at byte {position.offset}; put the file back, or start over with a new batch"
+        )
+
+
+class _Rows:
+    """What the formats share. ``next`` gives a job, or None for a line that is no row and at the end."""
+
+    limit = _MAX_LINE
+
+    def __init__(self, lines: _Lines, config: FileSourceConfig) -> None:
+        self._lines = lines
+        self._config = config
+
+    def start(self) -> None:
+        """Read what stands before the first row."""
+
+    def next(self, *, may_wait: bool) -> Job | None:  # noqa: ARG002  only a record of several lines can pause
+        """Return the job of the next row. Raises _PauseError where it would wait and must not."""
+        raw = self._lines.next()
+        if raw is None:
+            return None
+        number = str(self._lines.line)
+        if len(raw) > self.limit:
+            return self._reject(number, raw, f"longer than {self.limit} bytes")
+        try:
+            return self._row(number, raw.strip())
+        except UnicodeDecodeError as error:
+            return self._reject(number, raw, _not_utf8(error))
+
+    def _row(self, number: str, raw: bytes) -> Job | None:
+        raise NotImplementedError
+
+    def _reject(self, number: str, raw: bytes, why: str, meta: dict[str, Any] | None = None) -> Job:
+        """Make the job of a row that is no job. ``raw`` is shown; its start is enough."""
+        message = f"{self._config.name}:{number}: {why}"
+        shown = raw[:_SHOWN].decode("utf-8", "backslashreplace")
+        return rejected_job(number, shown, RowError(ErrorKind.INVALID_ROW, message), meta)
+
+    def _job(self, number: str, fields: dict[str, Any]) -> Job:
+        """Make the job of a row of named values."""
+        config = self._config
+        key = fields.get(config.key) if config.key else None
+        priority = fields.get(config.priority) if config.priority else None
+        url = fields.pop(config.column, None)
+        meta = fields or None
+        if not isinstance(url, str):
+            why = f"has no {config.column!r}; it has {', '.join(fields) or 'nothing'}"
+            return self._reject(number, b"", why if url is None else f"{config.column!r} is not text", meta)
+        job = make_job(number, url.strip(), meta)
+        try:
+            if priority not in (None, ""):
+                job.priority = check_priority(int(priority) if isinstance(priority, str) else priority)
+        except ValueError:
+            return self._reject(number, url.encode(), f"priority {priority!r} is not a whole number", meta)
+        if key not in (None, ""):
+            if not isinstance(key, str | int) or isinstance(key, bool):
+                why = f"key {config.key!r} is neither text nor a whole number"
+                return self._reject(number, url.encode(), why, meta)
+            job.key = str(key)
+        return job
+
+
+class _Txt(_Rows):
+    """A URL a line; empty lines and lines that start with ``#`` are no rows."""
+
+    limit = MAX_URL_LENGTH
+
+    def _row(self, number: str, raw: bytes) -> Job | None:
+        return make_job(number, raw.decode()) if raw and not raw.startswith(b"#") else None
+
+
+class _Jsonl(_Rows):
+    """An object a line, or a string that is a URL."""
+
+    def _row(self, number: str, raw: bytes) -> Job | None:
+        if not raw:
+            return None
+        try:
+            value = msgspec.json.decode(raw)
+            # Only a line with that many brackets can be too deep; the others need no second look.
+            if isinstance(value, dict) and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
+                check_meta(value)
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, RecursionError) as error:
+            return self._reject(number, raw, str(error))
+        if isinstance(value, str):
+            return make_job(number, value.strip())
+        if not isinstance(value, dict):
+            return self._reject(number, raw, "is neither an object nor a string")
+        return self._job(number, value)
+
+
+class _Csv(_Rows):
+    """Records with a header; one with quoted line ends spans several lines, and is named by its first.
+
+    A quote that is never closed would swallow the rows after it. So a record that can not be read is rejected
+    with its first line alone, and the reading goes on at its second.
+    """
+
+    def start(self) -> None:
+        """Read the header. Raises SourceError if it does not have the columns that the config names."""
+        config, lines = self._config, self._lines
+        self._records = csv.reader(self, delimiter=config.separator, strict=True)
+        self._begin(may_wait=True)
+        try:
+            cells = [cell.strip() for cell in next(self._records, [])]
+        except csv.Error as error:
+            raise SourceError(f"{config.name}:1: the header can not be read: {error}") from error
+        if self._not_utf8 is not None:
+            raise SourceError(f"{config.name}:1: the header is {self._not_utf8}")
+        self._names = [cell or f"column_{number}" for number, cell in enumerate(cells, 1)]
+        found = f"its columns are {', '.join(self._names) or 'none'}"
+        twice = [name for name in self._names if self._names.count(name) > 1]
+        if twice:
+            raise SourceError(
+                f"{config.name}:{lines.line}: two columns are named {twice[0]!r}; rename one of them"
+            )
+        for name in (config.column, config.key, config.priority):
+            if name is not None and name not in self._names:
+                raise SourceError(f"{config.name}:{lines.line}: there is no column {name!r}; {found}")
+
+    def next(self, *, may_wait: bool) -> Job | None:
+        """Return the job of the next record."""
+        self._begin(may_wait=may_wait)
+        try:
+            cells = next(self._records)
+        except StopIteration:
+            return None
+        except csv.Error as error:
+            if self._pulled > 1:
+                self._lines.rewind(self._second, self._first)
+            return self._reject(str(self._first), self._raw, str(error))
+        number = str(self._first)
+        if self._not_utf8 is not None:
+            return self._reject(number, self._raw, self._not_utf8)
+        if not any(cells):
+            return None  # an empty line, or the empty rows that spreadsheets leave behind
+        if len(cells) > len(self._names) and any(cells[len(self._names) :]):
+            why = f"has {len(cells)} cells under {len(self._names)} columns"
+            return self._reject(number, self._raw, f"{why}; quote cells that contain the delimiter")
+        return self._job(number, dict(zip(self._names, cells, strict=False)))
+
+    def _begin(self, *, may_wait: bool) -> None:
+        lines = self._lines
+        self._record = self._second = lines.keep = lines.offset
+        self._first = lines.line + 1
+        self._pulled = 0
+        self._may_wait = may_wait
+        self._not_utf8: str | None = None
+        self._raw = b""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        """Hand the csv reader, which is built on this, the next line of the record."""
+        lines = self._lines
+        if not self._may_wait and lines.waits:
+            lines.rewind(self._record, self._first - 1)
+            raise _PauseError
+        raw = lines.next()
+        if raw is None:
+            raise StopIteration
+        self._pulled += 1
+        if self._pulled == 1:
+            self._second = lines.offset
+            self._raw = raw
+        elif lines.offset - self._record > _MAX_RECORD:
+            raise csv.Error(f"the quote is not closed within {_MAX_RECORD} bytes")
+        if len(raw) > self.limit:
+            raise csv.Error(f"longer than {self.limit} bytes")
+        try:
+            return raw.decode() + "\n"
+        except UnicodeDecodeError as error:
+            self._not_utf8 = _not_utf8(error)
+            return raw.decode("utf-8", "replace") + "\n"
+
+
+_FORMATS: dict[str, type[_Rows]] = {"txt": _Txt, "csv": _Csv, "jsonl": _Jsonl}
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"not valid UTF-8: byte 0x{error.object[error.start]:02x} at column {error.start + 1}"
+
+
+class _Reading:
+    """One reading of a file. All but ``stopped`` belongs to one thread."""
+
+    def __init__(self, config: FileSourceConfig) -> None:
+        self._config = config
+        self._input: _Input | None = None
+        self.stopped = threading.Event()
+
+    def open(self, position: str | None) -> None:
+        rows = _FORMATS[self._config.kind]
+        self._input = _Input(self._config, self.stopped)
+        self._lines = _Lines(self._input, rows.limit)
+        self._rows = rows(self._lines, self._config)
+        self._lines.sniff()
+        self._rows.start()
+        if position is not None:
+            try:
+                self._lines.skip_to(msgspec.json.decode(position, type=_Position))
+            except msgspec.DecodeError as error:
+                raise SourceError(
+                    f"{self._config.name}: {position!r} is no position in a file: {error}"
+                ) from error
+
+    def chunk(self) -> Chunk | None:
+        """Return what comes next: about 500 rows, of a pipe those that are there; None at the end."""
+        lines, rows = self._lines, self._rows
+        jobs: list[Job] = []
+        end = lines.offset + _CHUNK_BYTES
+        try:
+            while (
+                len(jobs) < _CHUNK_ROWS
+                and lines.offset < end
+                and not lines.ended
+                and not (jobs and lines.waits)
+            ):
+                job = rows.next(may_wait=not jobs)
+                if job is not None:
+                    jobs.append(job)
+        except _PauseError:
+            pass
+        return None if lines.ended and not jobs else Chunk(jobs, lines.position())
+
+    def close(self) -> None:
+        if self._input is not None:
+            self._input.close()
+
+
+class FileSource:
+    """Yields the rows of a file, read in a thread of its own, so that no disk or pipe holds up the loop."""
+
+    def __init__(self, config: FileSourceConfig) -> None:
+        self._config = config
+
+    def check(self) -> None:
+        """Raise ConfigError if the file can not be opened, or its header can not be used. Reads no pipe."""
+        if self._config.path == "-":
+            if sys.stdin is None:
+                raise ConfigError("stdin is closed; pipe the URLs in, or name a file")
+            return
+        try:
+            status = Path(self._config.path).stat()
+        except OSError as error:
+            raise ConfigError(
+                f"{self._config.path}: can not be opened: {error.strerror}; {_advice()}"
+            ) from error
+        pipe = stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode)
+        if pipe and not self._config.path.endswith(".gz"):
+            return  # to open and close it here would end its writer
+        reading = _Reading(self._config)
+        try:
+            reading.open(None)
+        except SourceError as error:
+            raise ConfigError(str(error)) from error
+        finally:
+            reading.close()
+
+    async def read(self, position: str | None) -> AsyncGenerator[Chunk, None]:
+        """Yield chunks from just after ``position`` on."""
+        loop = asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, thread_name_prefix="fetcher-source")
+        reading = _Reading(self._config)
+        try:
+            await loop.run_in_executor(executor, reading.open, position)
+            while (chunk := await loop.run_in_executor(executor, reading.chunk)) is not None:
+                if chunk.jobs:
+                    yield chunk
+        finally:
+            # A cancelled read may still be waiting for a pipe; its thread must end, or the process could not.
+            reading.stopped.set()
+            try:
+                await loop.run_in_executor(executor, reading.close)
+            finally:
+                executor.shutdown(wait=False)

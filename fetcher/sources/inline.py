@@ -1,0 +1,145 @@
+"""Jobs that are written into the config itself, or come in through the REST API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from fetcher.errors import SourceError
+from fetcher.intake import (
+    RowError,
+    check_headers,
+    check_meta,
+    check_method,
+    check_priority,
+    check_text,
+    check_timeout,
+    encode_json,
+    job_from_mapping,
+    make_job,
+)
+from fetcher.interfaces import Chunk
+from fetcher.settings import Settings, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from fetcher.model import Job
+
+_ROWS = 500  # jobs in a chunk
+
+
+def _url(value: str) -> str:
+    rejected = make_job("", check_text("url", value)).rejected
+    if rejected is not None:
+        raise RowError(rejected.kind, rejected.message)
+    return value
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    return dict(check_headers(value))
+
+
+def _text(value: str) -> str:
+    return check_text("it", value)
+
+
+def _json(value: Any) -> Any:
+    encode_json("it", value)
+    return value
+
+
+_TIMEOUT_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}],
+    "examples": ["10s"],
+}
+
+
+class JobConfig(Settings):
+    """One job of an inline source. What is not set comes from ``request``."""
+
+    # Strict: whoever writes ``priority: "5"`` is told so, exactly as a row of input would be.
+    model_config = ConfigDict(strict=True)
+
+    url: Annotated[str, AfterValidator(_url)]
+    """Where to fetch."""
+    method: Annotated[str, AfterValidator(check_method)] | None = None
+    """The request method."""
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] | None = None
+    """Request headers, added to those of ``request``."""
+    body: Annotated[str, AfterValidator(_text)] | None = None
+    """The request body, as text."""
+    json_body: Annotated[Any, AfterValidator(_json)] = Field(default=None, alias="json")
+    """The request body, as any value that is sent as JSON; sets ``content-type`` unless ``headers`` does."""
+    priority: Annotated[int, AfterValidator(check_priority)] = 0
+    """Higher goes first."""
+    timeout: (
+        Annotated[
+            float,
+            BeforeValidator(parse_duration),
+            AfterValidator(check_timeout),
+            Field(json_schema_extra=_TIMEOUT_SCHEMA),
+        ]
+        | None
+    ) = None
+    """How long one attempt may take, in place of ``request.timeout.total``."""
+    meta: Annotated[dict[str, Any], AfterValidator(check_meta)] | None = None
+    """Carried through to the record as it is."""
+    key: Annotated[str, AfterValidator(_text)] | None = None
+    """Jobs with the same key are fetched once."""
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Self:
+        if self.body is not None and "json_body" in self.model_fields_set:
+            raise ValueError("has both body and json; a request has one body")
+        return self
+
+    def to_job(self, job_id: str) -> Job:
+        """Return the job, under the id of its row."""
+        row = self.model_dump(exclude_unset=True, by_alias=True)
+        return job_from_mapping(job_id, row)
+
+
+def _spelled_out(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+JobRow = Annotated[JobConfig, BeforeValidator(_spelled_out, json_schema_input_type=JobConfig | str)]
+"""A job object, or a string that stands for one with that URL."""
+
+
+class InlineConfig(Settings):
+    """Jobs written into the config itself."""
+
+    type: Literal["inline"] = "inline"
+    """A list of jobs."""
+    jobs: list[JobRow]
+    """The jobs; a string stands for the URL of one."""
+
+    def build(self) -> InlineSource:
+        """Return the source."""
+        return InlineSource(self.jobs)
+
+
+class InlineSource:
+    """Yields jobs that are in memory already. A position is the number of jobs before it."""
+
+    def __init__(self, jobs: Sequence[JobConfig]) -> None:
+        self._jobs = jobs
+
+    def check(self) -> None:
+        """Find nothing: the jobs were checked when the config was loaded."""
+
+    async def read(self, position: str | None) -> AsyncGenerator[Chunk, None]:
+        """Yield chunks from just after ``position`` on."""
+        start = int(position) if position is not None and position.isdecimal() else 0
+        if (position is not None and not position.isdecimal()) or start > len(self._jobs):
+            raise SourceError(
+                f"inline jobs: changed since the batch was started: {len(self._jobs)} jobs, but the batch "
+                f"stands at {position!r}; put the jobs back, or start over with a new batch"
+            )
+        for first in range(start, len(self._jobs), _ROWS):
+            rows = self._jobs[first : first + _ROWS]
+            jobs = [row.to_job(str(number)) for number, row in enumerate(rows, first + 1)]
+            yield Chunk(jobs, str(first + len(jobs)))

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fetcher.errors import ErrorKind
+from fetcher.intake import (
+    MAX_DEPTH,
+    MAX_URL_LENGTH,
+    RowError,
+    check_headers,
+    job_from_mapping,
+    make_job,
+    rejected_job,
+)
+
+
+def nested(levels):
+    value = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("url", "kept", "host"),
+    [
+        ("http://a.test/x%2Fy?q=%zz#part", "http://a.test/x%2Fy?q=%zz", "a.test"),
+        ("https://A.Test:8443/", "https://A.Test:8443/", "a.test"),
+        ("http://a.test.", "http://a.test.", "a.test"),
+        ("http://bücher.test/ä", "http://xn--bcher-kva.test/%C3%A4", "xn--bcher-kva.test"),
+        ("http://[::1]:80/", "http://[::1]/", "::1"),
+        ("HTTP://a.test/", "http://a.test/", "a.test"),
+    ],
+)
+def test_usable_urls(url, kept, host):
+    job = make_job("1", url)
+    assert job.rejected is None
+    assert (job.url, job.host) == (kept, host)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "message"),
+    [
+        ("", ErrorKind.INVALID_URL, "is empty"),
+        ("a.test/x", ErrorKind.INVALID_URL, "has no scheme; write http:// or https:// before it"),
+        ("ftp://a.test/", ErrorKind.UNSUPPORTED_SCHEME, "nothing here fetches ftp: URLs"),
+        ("http://", ErrorKind.INVALID_URL, None),
+        ("http://a.test:0/", ErrorKind.INVALID_URL, None),
+        ("http://a.test:65536/", ErrorKind.INVALID_URL, None),
+        ("http://a.test/\r\nHost: b", ErrorKind.INVALID_URL, "contains a space or a control character"),
+        ("http://a.test/\0", ErrorKind.INVALID_URL, "contains a space or a control character"),
+        ("http://a.test/" + "x" * MAX_URL_LENGTH, ErrorKind.INVALID_URL, "longer than 65536 characters"),
+        ("http://a..test/", ErrorKind.INVALID_URL, None),
+        (f"http://{'a' * 64}.test/", ErrorKind.INVALID_URL, None),
+    ],
+)
+def test_unusable_urls(url, kind, message):
+    rejected = make_job("1", url).rejected
+    assert rejected.kind == kind
+    assert rejected.message
+    assert message in (None, rejected.message)
+
+
+def test_digits_of_other_alphabets_are_no_port():
+    job = make_job("1", "http://a.test:٨٠/")
+    assert job.rejected is not None or job.url.isascii()
+
+
+def test_credentials_move_into_a_header():
+    job = make_job("1", "http://us%40er:p%3Aw@a.test/x")
+    assert job.url == "http://a.test/x"
+    assert job.headers == [("Authorization", "Basic dXNAZXI6cDp3")]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:SECRET@a.test:99999/",
+        "ftp://user:SECRET@a.test/",
+        "ftp://SECRET@a.test/",
+        "user:SECRET@a.test/x",
+        "http://user:SE/CRET@a.test/",
+        "http://user:p@SECRET@a b.test/",
+        "http://user:SECRET@a\uff03b.test/",
+        "http://user:SECRET@[::1/",
+        "//user:SECRET@a.test/",
+    ],
+)
+def test_a_rejected_url_shows_no_password(url):
+    job = make_job("1", url)
+    assert job.rejected is not None
+    shown = job.url + job.rejected.message
+    assert "SECRET" not in shown
+    assert "CRET" not in shown
+    assert "***@" in shown
+
+
+def test_an_at_sign_in_a_path_is_not_a_password():
+    job = make_job("1", "http://a.test:80/mail to/x@y")
+    assert job.url == "http://a.test:80/mail to/x@y"
+
+
+def test_masking_is_bounded():
+    job = rejected_job("1", "//a:b" * 1_000_000, RowError(ErrorKind.INVALID_ROW, "x"))
+    assert len(job.url) <= 203
+
+
+@given(st.text(max_size=80) | st.text(max_size=40).map("http://{}".format))
+def test_any_text_gives_a_job_that_can_be_stored(url):
+    job = make_job("1", url)
+    assert msgspec.json.encode(job)
+    assert job.rejected is not None or (job.host and job.url.isascii() and "\n" not in job.url)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "x\r\ny", "Content-Length", "transfer-encoding", 5])
+def test_header_names_that_are_refused(name):
+    with pytest.raises(RowError):
+        check_headers({name: "x"})
+
+
+@pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\0", "a\x1b[0m", "\ud800", 5, None])
+def test_header_values_that_are_refused(value):
+    with pytest.raises(RowError, match="'x'"):
+        check_headers({"x": value})
+
+
+def test_a_whole_job_object():
+    job = job_from_mapping(
+        "7",
+        {
+            "url": "http://a.test/",
+            "method": "post",
+            "headers": {"x": "y\tz"},
+            "json": {"a": [1, None]},
+            "priority": -3,
+            "timeout": "1.5m",
+            "meta": {"n": 2**70},
+            "key": "k",
+        },
+    )
+    assert job.rejected is None
+    assert (job.id, job.method, job.body) == ("7", "POST", b'{"a":[1,null]}')
+    assert job.headers == [("x", "y\tz"), ("content-type", "application/json")]
+    assert (job.priority, job.timeout, job.meta, job.key) == (-3, 90.0, {"n": 2**70}, "k")
+
+
+def test_json_null_is_a_body_and_other_nulls_are_absent():
+    row = dict.fromkeys(("method", "headers", "body", "priority", "timeout", "meta", "key"))
+    job = job_from_mapping("1", {"url": "http://a.test/", "json": None, **row})
+    assert job.rejected is None
+    assert job.body == b"null"
+
+
+def test_a_content_type_that_is_given_stays():
+    job = job_from_mapping("1", {"url": "http://a.test/", "json": 1, "headers": {"Content-Type": "x/y"}})
+    assert job.headers == [("Content-Type", "x/y")]
+
+
+def test_an_authorization_header_goes_before_the_one_of_the_url():
+    job = job_from_mapping("1", {"url": "http://u:p@a.test/", "headers": {"authorization": "mine"}})
+    assert job.headers == [("authorization", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "has no url"),
+        ({"url": 5}, "url is not text but int"),
+        ({"url": "http://a.test/", "methd": "GET"}, "unknown key 'methd'"),
+        ({"url": "http://a.test/", 5: 6}, "unknown key 5"),
+        ({"url": "http://a.test/", "method": "GET /"}, "is not a token"),
+        ({"url": "http://a.test/", "method": 1}, "method is not text"),
+        ({"url": "http://a.test/", "headers": []}, "headers is not an object"),
+        ({"url": "http://a.test/", "headers": {"te": "x"}}, "belongs to the connection"),
+        ({"url": "http://a.test/", "body": "x", "json": 1}, "both body and json"),
+        ({"url": "http://a.test/", "body": b"x"}, "body is not text"),
+        ({"url": "http://a.test/", "body": "\ud800"}, "lone surrogate"),
+        ({"url": "http://a.test/", "json": object()}, "can not be written as JSON"),
+        ({"url": "http://a.test/", "priority": "5"}, "priority is not"),
+        ({"url": "http://a.test/", "priority": True}, "priority is not"),
+        ({"url": "http://a.test/", "priority": 2**64}, "priority is not"),
+        ({"url": "http://a.test/", "timeout": "soon"}, "timeout should be a duration"),
+        ({"url": "http://a.test/", "timeout": 0}, "timeout is not more than 0"),
+        ({"url": "http://a.test/", "timeout": float("nan")}, "timeout is not more than 0"),
+        ({"url": "http://a.test/", "meta": [1]}, "meta is not an object"),
+        ({"url": "http://a.test/", "meta": {1: 2}}, "meta is not an object"),
+        ({"url": "http://a.test/", "meta": {"a": "\ud800"}}, "meta can not be written"),
+        ({"url": "http://a.test/", "meta": {"a": nested(MAX_DEPTH)}}, "nested deeper"),
+        ({"url": "http://a.test/", "key": 5}, "key is not text"),
+    ],
+)
+def test_mistakes_in_a_job_object_reject_it(row, message):
+    job = job_from_mapping("3", row)
+    assert job.id == "3"
+    assert message in job.rejected.message
+    assert msgspec.json.encode(job)
+
+
+def test_a_rejected_job_object_keeps_its_meta():
+    job = job_from_mapping("1", {"url": "nope", "meta": {"a": 1}})
+    assert job.rejected.kind == ErrorKind.INVALID_URL
+    assert job.meta == {"a": 1}
+
+
+KEYS = st.sampled_from(
+    ["url", "method", "headers", "body", "json", "priority", "timeout", "meta", "key", "x"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("http://a.test/"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=6))
+def test_any_job_object_gives_a_job_that_can_be_stored(row):
+    assert msgspec.json.encode(job_from_mapping("1", row))
