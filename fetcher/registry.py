@@ -85,6 +85,16 @@ def suffixes() -> dict[str, str]:
     return {suffix: name for name, module in modules.items() for suffix in getattr(module, "SUFFIXES", ())}
 
 
+def format_by_name(path: str) -> str:
+    """Return the format that a file name asks for. Raises ValueError if it asks for none."""
+    known = suffixes()
+    fitting = [suffix for suffix in known if path.lower().endswith(suffix)]
+    if not fitting:
+        ends = ", ".join(known)
+        raise ValueError(f"can not be told from the name {path[:200]!r}: it ends in none of {ends}; write a format as well")
+    return known[max(fitting, key=len)]
+
+
 @dataclass(frozen=True)
 class Part:
     """Marks a field that takes a part: any of its kind, told apart by ``type``, or ``only`` the one of that name.

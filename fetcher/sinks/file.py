@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+from pydantic import Field, ValidationInfo, field_validator
 
 from fetcher.errors import ConfigError, SinkError, StateError
-from fetcher.registry import Part
+from fetcher.registry import Part, format_by_name, parts
 from fetcher.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,14 +27,22 @@ class FileSinkConfig(Settings):
     """Records appended to one file."""
 
     type: Literal["file"] = "file"
-    path: str
-    """Relative to the working folder; missing folders are created."""
-    format: Annotated[Settings, Part("formats")]
-    """By default what the suffix of ``path`` says."""
+    path: str = Field(min_length=1)
+    """The file, relative to the working folder; missing folders are created."""
+    format: Annotated[Settings, Part("formats")] = Field(default=None, validate_default=True)
+    """How records are written; by default, what the suffix of ``path`` says."""
     if_exists: Literal["fail", "replace", "append"] = "fail"
     """What becomes of a file that is there when a batch begins and was not written by an earlier run of it."""
     durability: Literal["flush", "fsync"] = "flush"
     """``flush`` survives the end of the process; ``fsync`` the end of the machine, at the cost of speed."""
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            return value
+        # Without a path the config is refused anyway, and nothing is to be said about its format.
+        return format_by_name(info.data["path"]) if "path" in info.data else next(iter(parts("formats")))
 
     def build(self) -> FileSink:
         """Return the sink, not yet open."""

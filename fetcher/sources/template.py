@@ -3,7 +3,7 @@
 ``{1..1000}`` counts, ``{001..100}`` counts with leading zeros (the longer end gives the width),
 ``{0..100..10}`` counts in steps, ``{a,b,c}`` is a list whose items may be empty. Several of them give every
 combination, the last one varying fastest. No other brace is allowed, because a mistyped range must not be
-fetched as it stands: a brace that belongs to the URL is written ``%7B`` or ``%7D``, as RFC 3986 has it anyway.
+fetched as it stands: a brace that belongs to the URL is written ``%7B`` or ``%7D``, as RFC 3986 has it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,163 @@
+"""What can not be meant in a config though every value by itself is fine.
+
+A contradiction is only what somebody wrote: a default that another setting makes meaningless is none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from fetcher.intake import RowError, check_headers
+from fetcher.problems import dotted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fetcher.config import Config
+    from fetcher.engine.limiter import LimitSettings
+    from fetcher.problems import KeyPath
+    from fetcher.settings import Settings, TimeoutSettings
+
+# Where it is, what is wrong, and the value that is shown behind a sentence that starts with "should".
+Contradiction = tuple["KeyPath", str, Any]
+_PATTERN = re.compile(r"[a-z0-9_.*?:-]+")
+_STATUSES = range(100, 600)
+
+
+def contradictions(config: Config) -> list[Contradiction]:
+    """Return everything that contradicts something else."""
+    return [
+        *_paths(config),
+        *_standard_streams(config),
+        *_limits(config.limits),
+        *_host_patterns("limits", "hosts", config.limits.hosts),
+        *_timeouts(config.request.timeout),
+        *_headers(config.request.headers),
+        *_http(config.http),
+        *_retry(config),
+    ]
+
+
+def _paths(config: Config) -> Iterator[Contradiction]:
+    """Nothing may be written to a file that something else reads or writes."""
+    used: dict[str, str] = {}
+    for at, part in [*_parts("sources", config.sources), (("queue",), config.queue), *_parts("sinks", config.sinks)]:
+        path = getattr(part, "path", None)
+        if not isinstance(path, str) or path == "-":
+            continue
+        file = os.path.realpath(path)
+        other = used.setdefault(file, dotted(at))
+        reads_twice = at[0] == "sources" and other.startswith("sources")
+        if other != dotted(at) and not reads_twice:
+            yield (*at, "path"), f"is the same file as that of {other}; give each its own", path
+
+
+def _parts(key: str, parts: Sequence[Settings]) -> list[tuple[KeyPath, Settings]]:
+    return [((key, index), part) for index, part in enumerate(parts)]
+
+
+def _standard_streams(config: Config) -> Iterator[Contradiction]:
+    readers = [at for at, part in _parts("sources", config.sources) if getattr(part, "path", None) == "-"]
+    writers = [at for at, part in _parts("sinks", config.sinks) if getattr(part, "type", None) == "stdout"]
+    for at in readers[1:]:
+        yield at, f"stdin can be read once, and {dotted(readers[0])} reads it", None
+    for at in writers[1:]:
+        yield at, f"stdout has one writer, and {dotted(writers[0])} is it", None
+    for at, part in _parts("sinks", config.sinks):
+        if getattr(part, "path", None) == "-":
+            yield (*at, "path"), "- is stdout, which is the sink {type: stdout}; a file named - is ./-", None
+
+
+def _limits(limits: LimitSettings) -> Iterator[Contradiction]:
+    named: list[tuple[KeyPath, Any]] = [(("limits", "per_host"), limits.per_host)]
+    named += [(("limits", "hosts", name), host) for name, host in limits.hosts.items()]
+    for at, host in named:
+        if "concurrency" in host.model_fields_set and host.concurrency > limits.concurrency:
+            message = f"should be at most limits.concurrency, which is {limits.concurrency}"
+            yield (*at, "concurrency"), message, host.concurrency
+
+
+def _host_patterns(section: str, key: str, patterns: dict[str, Any]) -> Iterator[Contradiction]:
+    """A pattern that no host can match, or only hosts that an earlier one takes, was meant in another way."""
+    earlier: list[str] = []
+    seen: dict[str, str] = {}
+    for name in patterns:
+        pattern = name.lower()
+        why = _never_matches(pattern)
+        if pattern in seen:
+            why = f"is the same host as {seen[pattern]}"
+        # A star takes a star or a question mark of the other pattern for a character like any other.
+        wider = next((other for other in earlier if fnmatchcase(pattern, other)), None)
+        if wider is not None and _is_pattern(pattern):
+            why = f"is never reached, because {wider} stands before it and matches the same hosts; put it first"
+        if why is not None:
+            yield (section, key, name), why, None
+        seen[pattern] = name
+        if "*" in pattern and "?" not in pattern:
+            earlier.append(pattern)
+
+
+def _is_pattern(name: str) -> bool:
+    return "*" in name or "?" in name
+
+
+def _never_matches(pattern: str) -> str | None:
+    if "/" in pattern:
+        return "never matches, because a host is a name without scheme and path; write api.example.org"
+    if pattern.startswith("["):
+        return "never matches, because an IPv6 address is written without brackets here"
+    if pattern.count(":") == 1:
+        return "never matches, because a host is a name without its port"
+    if not pattern.isascii():
+        return "never matches, because hosts are compared in their ASCII form; write it as xn--..."
+    if pattern.endswith(".") or pattern.startswith(".") or not _PATTERN.fullmatch(pattern):
+        return "never matches, because this is no host name; write api.example.org or *.example.org"
+    return None
+
+
+def _timeouts(timeout: TimeoutSettings) -> Iterator[Contradiction]:
+    for phase in ("connect", "read"):
+        seconds = getattr(timeout, phase)
+        if phase in timeout.model_fields_set and seconds > timeout.total:
+            message = f"is {seconds:g}s, which request.timeout.total ({timeout.total:g}s) never lets it reach"
+            yield ("request", "timeout", phase), message, None
+
+
+def _headers(headers: dict[str, str]) -> Iterator[Contradiction]:
+    seen: dict[str, str] = {}
+    for name, value in headers.items():
+        try:
+            check_headers({name: value})
+        except RowError as error:
+            yield ("request", "headers", name), str(error), None
+        if name.lower() in seen:
+            yield ("request", "headers", name), f"is the same header as {seen[name.lower()]}", None
+        seen[name.lower()] = name
+
+
+def _http(http: Any) -> Iterator[Contradiction]:
+    try:
+        check_headers({"user-agent": http.user_agent})
+    except RowError as error:
+        yield ("http", "user_agent"), str(error), None
+    yield from _host_patterns("http", "resolve", http.resolve)
+    for name, address in http.resolve.items():
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            yield ("http", "resolve", name), "should be an IP address", address
+
+
+def _retry(config: Config) -> Iterator[Contradiction]:
+    retry = config.retry
+    if "backoff" in retry.model_fields_set and retry.backoff > retry.max_backoff:
+        message = f"is {retry.backoff:g}s, which retry.max_backoff ({retry.max_backoff:g}s) never lets it reach"
+        yield ("retry", "backoff"), message, None
+    for status in sorted(retry.statuses - set(_STATUSES)):
+        yield ("retry", "statuses"), f"has {status}, which is no HTTP status (100 to 599)", None
+    for method in sorted(method for method in retry.methods if method != method.upper()):
+        yield ("retry", "methods"), f"has {method!r}, but methods are compared in upper case; write {method.upper()}", None
