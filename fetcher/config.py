@@ -1,4 +1,4 @@
-"""What a batch is: the config as a whole, from a file, the environment and ``-s``, checked before any fetch."""
+"""What a batch is: the config as a whole, from a file, the environment and ``-s``, checked in advance."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -22,7 +23,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fetcher.contradictions import contradictions
@@ -30,7 +30,7 @@ from fetcher.document import MAX_BYTES, Document, parse
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
 from fetcher.overrides import Layered, from_environment, from_flags
-from fetcher.problems import ConfigProblems, Problem, shown, translate
+from fetcher.problems import ConfigProblems, shown, translate
 from fetcher.registry import Part
 from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
 
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+    from fetcher.problems import KeyPath
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
 _ALL = 100
@@ -73,17 +75,33 @@ def parse_failures(value: object) -> object:
         return FailureLimit(count=int(text[:18]))
     match = _PERCENTAGE.fullmatch(text)
     if match is None or Decimal(match[1]) > _ALL:
-        raise PydanticCustomError("failures", "should be a number of jobs such as 10, or a percentage such as 5%")
+        raise PydanticCustomError(
+            "failures", "should be a number of jobs such as 10, or a percentage such as 5%"
+        )
     return FailureLimit(percent=Decimal(match[1]))
 
 
 _FAILURES_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d{1,3}(\.\d{1,9})?\s*%$|^\d+$"}],
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": r"^\d{1,3}(\.\d{1,9})?\s*%$|^\d+$"},
+    ],
     "examples": ["5%"],
 }
 Failures = Annotated[
-    FailureLimit, BeforeValidator(parse_failures), PlainSerializer(str, return_type=str), WithJsonSchema(_FAILURES_SCHEMA)
+    FailureLimit,
+    BeforeValidator(parse_failures),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(_FAILURES_SCHEMA),
 ]
+
+
+def _slug(value: str) -> str:
+    """Refuse a name that could not be that of a file, or that a shell or a terminal might trip over."""
+    if not _NAME.fullmatch(value):
+        words = "should be letters, digits, '.', '-' and '_' (a letter or digit first, at most 100)"
+        raise PydanticCustomError("name", words)
+    return value
 
 
 def _source(text: str) -> dict[str, Any]:
@@ -93,7 +111,7 @@ def _source(text: str) -> dict[str, Any]:
         return {"type": "file", "path": text}
     if url[1].lower() not in {"http", "https"}:
         # Not the URL itself, which may hold a password.
-        message = f"nothing here fetches {url[1].lower()}: URLs; a file of that name is written {{type: file, path: ...}}"
+        message = f"nothing here fetches {url[1].lower()}: URLs; it takes http: and https:"
         raise PydanticCustomError("scheme", "{message}", {"message": message})
     if set(text) & set("{}"):
         return {"type": "template", "url": text}
@@ -112,10 +130,12 @@ def _body(value: object) -> object:
 class Config(Settings):
     """One batch: which URLs, how they are fetched, and where the results go."""
 
-    name: str = Field(default="batch", pattern=_NAME, max_length=100)
-    """What the batch is called: letters, digits, dots, dashes and underscores. By default, the name of the file."""
+    name: Annotated[
+        str, AfterValidator(_slug), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})
+    ] = "batch"
+    """What the batch is called: letters, digits, `.`, `-` and `_`. By default, the name of the file."""
     sources: list[Annotated[Settings, Part("sources", shorthand=_source)]] = Field(min_length=1)
-    """Where jobs come from. A text is a file (`-` is stdin), a URL, or a template such as `http://host/{1..1000}`."""
+    """Where jobs come from. A text is a file (`-` is stdin), a URL, or a template `http://host/{1..1000}`."""
     request: RequestSettings = RequestSettings()
     """What every request has unless its job says otherwise."""
     limits: LimitSettings = LimitSettings()
@@ -133,7 +153,7 @@ class Config(Settings):
     dedupe: bool = False
     """Fetch a URL once, however often the sources name it."""
     max_failures: Failures = FailureLimit(count=0)
-    """How many jobs may fail, as a number or as a percentage of all, before the run counts as failed (exit 3)."""
+    """How many jobs may fail, as a number or a percentage, before the run counts as failed (exit 3)."""
     shutdown_timeout: Duration = 10.0
     """How long running requests may go on after the run was interrupted."""
     sinks: list[Annotated[Settings, Part("sinks", shorthand=_sink)]] = Field(min_length=1)
@@ -151,7 +171,9 @@ class Config(Settings):
     def _no_contradictions(self) -> Self:
         found = [
             InitErrorDetails(
-                type=PydanticCustomError("contradiction", "{message}", {"message": message}), loc=path, input=value
+                type=PydanticCustomError("contradiction", "{message}", {"message": message}),
+                loc=path,
+                input=value,
             )
             for path, message, value in contradictions(self)
         ]
@@ -166,7 +188,7 @@ def load(
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Config:
-    """Load a config: ``overrides`` (each ``key.path=value``) over the environment over the file over the defaults.
+    """Load a config: ``overrides`` (``key.path=value``) over the environment over the file over the defaults.
 
     Without a path there is no file. Raises ConfigProblems with everything that is wrong.
     """
@@ -197,7 +219,9 @@ def _read(name: str) -> str:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigProblems([f"{name}: can not be read: {reason}"]) from None
     if len(content) > MAX_BYTES:
-        raise ConfigProblems([f"{name}: is larger than {MAX_BYTES // 2**20} MiB; put the jobs into a file of their own"])
+        raise ConfigProblems(
+            [f"{name}: is larger than {MAX_BYTES // 2**20} MiB; put the jobs into a file of their own"]
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -220,57 +244,73 @@ def _validate(layered: Layered) -> tuple[Config | None, list[tuple[int, str]]]:
     """Return the config, or None, and what is wrong as (line, sentence)."""
     document = layered.document
     problems = document.problems
-    config = None
-    try:
-        config = _as_text(document)
-    except ValidationError as error:
-        found = translate(error.errors(include_url=False), document.data, json_schema(), document.substituted)
+    config, errors = _attempt(document.data)
+    # A number where text is wanted is taken as it was written (``x-version: 1.10``).
+    written = {
+        error["loc"]: document.texts.get(error["loc"]) for error in errors if error["type"] == "string_type"
+    }
+    if any(text is not None for text in written.values()):
+        for path, text in written.items():
+            if text is not None:
+                _put(document.data, path, text)
+        config, errors = _attempt(document.data)
+    if errors:
+        found = translate(errors, document.data, json_schema(), document.substituted)
         # A value that could not be read is not to be blamed for what stands in for it.
         broken = {problem.path for problem in problems}
         problems = problems + [p for p in found if not any(p.path[: len(path)] == path for path in broken)]
     return config, [layered.tell(problem) for problem in problems]
 
 
-def _as_text(document: Document) -> Config:
-    """Validate; a number or a boolean where text is wanted is taken as it was written (``x-version: 1.10``)."""
+def _attempt(data: object) -> tuple[Config | None, list[ErrorDetails]]:
+    """Validate; what is raised must not leave here, not even as a context: it shows secrets."""
     try:
-        return Config.model_validate(document.data)
+        return Config.model_validate(data), []
     except ValidationError as error:
-        wanted = [_path(found) for found in error.errors(include_url=False) if found["type"] == "string_type"]
-    written = {path: document.texts[path] for path in wanted if path in document.texts}
-    for path, text in written.items():
-        holder = document.data
-        for key in path[:-1]:
-            holder = holder[key]
-        holder[path[-1]] = text
-    return Config.model_validate(document.data)
+        return None, error.errors(include_url=False)
 
 
-def _path(error: ErrorDetails) -> tuple[str | int, ...]:
-    return error["loc"]
+def _put(data: Any, path: KeyPath, value: str) -> None:
+    for key in path[:-1]:
+        data = data[key]
+    data[path[-1]] = value
 
 
-class _Schema(GenerateJsonSchema):
-    """Without titles: they are the names of fields and classes once more."""
+# ${VAR} may stand wherever a value may, and an editor knows nothing of what it will give.
+_VARIABLE = {"type": "string", "pattern": r"\$\{", "description": "A value from the environment."}
+_ABOUT = {"title", "description", "default", "examples"}
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  pydantic's signature
-        """Return False."""
-        return False
+
+def _tidy(node: Any) -> Any:
+    """Return a schema with what people read in it, and nothing that differs from one process to the next."""
+    if isinstance(node, list):
+        return [_tidy(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    about = {key: node[key] for key in _ABOUT - {"title"} if key in node}
+    if about.get("default", "") is None or isinstance(about.get("default"), dict | list):
+        # What a section is by default stands with its own keys.
+        del about["default"]
+    rules = {key: _tidy(value) for key, value in node.items() if key not in _ABOUT | {"properties"}}
+    if "properties" in node:
+        # The keys are names of fields here, not words of JSON Schema.
+        rules["properties"] = {name: _tidy(value) for name, value in node["properties"].items()}
+        if "const" in node["properties"].get("type", {}):
+            # It has a default for code that builds the part, but in a config it tells the parts apart.
+            rules["required"] = ["type", *rules.get("required", ())]
+    if rules.get("type") in {"integer", "number", "boolean"} or "enum" in rules:
+        rules = {"anyOf": [rules, {"$ref": "#/$defs/Variable"}]}
+    return dict(sorted(about.items())) | rules
 
 
 @cache
 def _schema_text() -> str:
-    schema = Config.model_json_schema(schema_generator=_Schema)
-    for definition in schema["$defs"].values():
-        definition.pop("title", None)
-        if "const" in definition.get("properties", {}).get("type", {}):
-            # It has a default for code that builds the part, but in a config it tells the parts apart.
-            definition["required"] = ["type", *definition.get("required", ())]
-        for field in definition.get("properties", {}).values():
-            if field.get("default", ...) is None:
-                del field["default"]
-    schema["title"] = "fetcher config"
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+    schema = Config.model_json_schema()
+    properties = {name: _tidy(value) for name, value in schema.pop("properties").items()}
+    definitions = {name: _tidy(value) for name, value in schema.pop("$defs").items()}
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fetcher config"}
+    schema |= {"properties": properties, "$defs": definitions | {"Variable": _VARIABLE}}
+    return json.dumps(schema | draft)
 
 
 def json_schema() -> dict[str, Any]:
@@ -280,13 +320,15 @@ def json_schema() -> dict[str, Any]:
 
 
 def fingerprint(config: Config) -> str:
-    """Return a hash of what decides which jobs there are, in which order: a batch is resumed with the same only.
+    """Return a hash of what decides which jobs there are: a batch is only resumed with the same ones.
 
-    Only what was written counts, so that a new setting with a default does not make batches of old versions others.
+    Only what was written counts, so that a batch outlives the version that knew fewer settings.
     """
     sources = [
         {"type": getattr(source, "type", None)} | source.model_dump(mode="json", exclude_unset=True)
         for source in config.sources
     ]
-    canonical = json.dumps({"dedupe": config.dedupe, "sources": sources}, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(
+        {"dedupe": config.dedupe, "sources": sources}, sort_keys=True, separators=(",", ":")
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -5,7 +5,6 @@ A contradiction is only what somebody wrote: a default that another setting make
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from fnmatch import fnmatchcase
@@ -45,7 +44,11 @@ def contradictions(config: Config) -> list[Contradiction]:
 def _paths(config: Config) -> Iterator[Contradiction]:
     """Nothing may be written to a file that something else reads or writes."""
     used: dict[str, str] = {}
-    for at, part in [*_parts("sources", config.sources), (("queue",), config.queue), *_parts("sinks", config.sinks)]:
+    for at, part in [
+        *_parts("sources", config.sources),
+        (("queue",), config.queue),
+        *_parts("sinks", config.sinks),
+    ]:
         path = getattr(part, "path", None)
         if not isinstance(path, str) or path == "-":
             continue
@@ -93,7 +96,9 @@ def _host_patterns(section: str, key: str, patterns: dict[str, Any]) -> Iterator
         # A star takes a star or a question mark of the other pattern for a character like any other.
         wider = next((other for other in earlier if fnmatchcase(pattern, other)), None)
         if wider is not None and _is_pattern(pattern):
-            why = f"is never reached, because {wider} stands before it and matches the same hosts; put it first"
+            why = (
+                f"is never reached, because {wider} stands before it and matches the same hosts; put it first"
+            )
         if why is not None:
             yield (section, key, name), why, None
         seen[pattern] = name
@@ -145,19 +150,20 @@ def _http(http: Any) -> Iterator[Contradiction]:
     except RowError as error:
         yield ("http", "user_agent"), str(error), None
     yield from _host_patterns("http", "resolve", http.resolve)
-    for name, address in http.resolve.items():
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            yield ("http", "resolve", name), "should be an IP address", address
 
 
 def _retry(config: Config) -> Iterator[Contradiction]:
     retry = config.retry
     if "backoff" in retry.model_fields_set and retry.backoff > retry.max_backoff:
-        message = f"is {retry.backoff:g}s, which retry.max_backoff ({retry.max_backoff:g}s) never lets it reach"
+        message = (
+            f"is {retry.backoff:g}s, which retry.max_backoff ({retry.max_backoff:g}s) never lets it reach"
+        )
         yield ("retry", "backoff"), message, None
     for status in sorted(retry.statuses - set(_STATUSES)):
         yield ("retry", "statuses"), f"has {status}, which is no HTTP status (100 to 599)", None
     for method in sorted(method for method in retry.methods if method != method.upper()):
-        yield ("retry", "methods"), f"has {method!r}, but methods are compared in upper case; write {method.upper()}", None
+        yield (
+            ("retry", "methods"),
+            f"has {method!r}, but methods are compared in upper case; write {method.upper()}",
+            None,
+        )

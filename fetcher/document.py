@@ -2,12 +2,14 @@
 
 It is read from PyYAML's events rather than by its loader, so that every rule is ours:
 
-- A plain scalar means what YAML 1.2 says: ``true`` and ``false`` are the only booleans, ``null`` and ``~`` are null,
-  ``010`` is ten. ``yes``, ``on``, ``12:30`` and ``2024-01-01`` are text (a setting that is a switch takes ``on``).
+- A plain scalar means what YAML 1.2 says: ``true`` and ``false`` are the only booleans, ``null`` and ``~``
+  are null, ``010`` is ten. ``yes``, ``on``, ``12:30`` and ``2024-01-01`` are text (a setting that is a switch
+  takes ``on`` all the same).
 - Keys are text as written, and none stands twice. ``<<`` is not known.
 - There are no tags but those of YAML itself, and they build nothing but text, numbers, lists and mappings.
-- ``${VAR}`` and ``${VAR:default}`` in a value are replaced after parsing, so that what is in the environment can not
-  add keys; a plain scalar that is nothing but ``${VAR}`` is then read as a plain scalar. ``$${`` stands for ``${``.
+- ``${VAR}`` and ``${VAR:default}`` in a value are replaced after parsing, so that what is in the environment
+  can not add keys; a plain scalar that is nothing but ``${VAR}`` is then read as a plain scalar. ``$${``
+  stands for ``${``.
 - Size, depth, nodes, and nodes repeated by aliases are bounded, however the document is built.
 """
 
@@ -34,7 +36,13 @@ _MAX_DIGITS = 300  # beyond a float, and far below where int() refuses
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
-_SCALAR_TAGS = {f"{_TAG}str": str, f"{_TAG}int": int, f"{_TAG}float": (int, float), f"{_TAG}bool": bool, f"{_TAG}null": type(None)}
+_SCALAR_TAGS: dict[str, type | tuple[type, ...]] = {
+    f"{_TAG}str": str,
+    f"{_TAG}int": int,
+    f"{_TAG}float": (int, float),
+    f"{_TAG}bool": bool,
+    f"{_TAG}null": type(None),
+}
 _WORDS = {"": None, "~": None} | {
     form: value
     for word, value in (("null", None), ("true", True), ("false", False))
@@ -42,7 +50,9 @@ _WORDS = {"": None, "~": None} | {
 }
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\})?")
 
 
@@ -80,7 +90,9 @@ def parse(text: str, name: str, environ: Mapping[str, str] | None) -> Document:
         raise ConfigProblems([f"{name}:{_describe(error, text)}"]) from None
     except yaml.reader.ReaderError as error:
         line = encoded[: error.position].count(b"\n") + 1
-        raise ConfigProblems([f"{name}:{line}: not YAML: there is a control character in this line"]) from None
+        raise ConfigProblems(
+            [f"{name}:{line}: not YAML: there is a control character in this line"]
+        ) from None
     except UnicodeEncodeError:
         raise ConfigProblems([f"{name}: is not UTF-8"]) from None
     return builder.document
@@ -102,7 +114,7 @@ def resolve(text: str) -> str | int | float | bool | None:
 
 
 def _describe(error: yaml.MarkedYAMLError, text: str) -> str:
-    """Return line and sentence of a syntax error, with advice for the two mistakes that its words do not explain."""
+    """Return line and sentence of a syntax error, with advice where its words explain nothing."""
     mark, start = error.problem_mark or error.context_mark, error.context_mark
     lines = text.splitlines()
     number = min(mark.line + 1, max(len(lines), 1)) if mark else 1
@@ -152,6 +164,10 @@ class _Alias(_Node):
     target: _Node
 
 
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark is not None else 1
+
+
 class _Parser:
     """Events to nodes. An alias is a node that points to another; none can point to what it stands in."""
 
@@ -169,24 +185,30 @@ class _Parser:
         next(self._events)
         following = next(self._events)
         if not isinstance(following, yaml.StreamEndEvent):
-            line = following.start_mark.line + 1
-            raise _DocumentError(line, "a second document starts here; a config is one document, so drop the ---")
+            line = _line(following)
+            raise _DocumentError(
+                line, "a second document starts here; a config is one document, so drop the ---"
+            )
         return root
 
     def _node(self, event: yaml.Event, depth: int) -> _Node:
-        line = event.start_mark.line + 1
+        line = _line(event)
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise _DocumentError(line, f"has more than {MAX_NODES:,} values; put the jobs into a file of their own")
+            raise _DocumentError(
+                line, f"has more than {MAX_NODES:,} values; put the jobs into a file of their own"
+            )
         if depth > MAX_DEPTH:
             raise _DocumentError(line, f"is nested more than {MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, line)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = None
+            return self._alias(str(event.anchor), line)
+        # Every other event that starts a node can have an anchor.
+        anchor: str | None = getattr(event, "anchor", None)
+        if anchor is not None:
+            self._anchors[anchor] = None
         node = self._new(event, line, depth)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = node
+        if anchor is not None:
+            self._anchors[anchor] = node
         return node
 
     def _alias(self, anchor: str, line: int) -> _Alias:
@@ -205,7 +227,7 @@ class _Parser:
             while not isinstance(following := next(self._events), yaml.SequenceEndEvent):
                 sequence.items.append(self._node(following, depth + 1))
             return sequence
-        mapping = _Mapping(line, event.tag)
+        mapping = _Mapping(line, getattr(event, "tag", None))
         while not isinstance(following := next(self._events), yaml.MappingEndEvent):
             key = self._node(following, depth + 1)
             mapping.pairs.append((key, self._node(next(self._events), depth + 1)))
@@ -226,14 +248,17 @@ class _Builder:
             node, aliased = node.target, True
         self._aliased += aliased
         if self._aliased > MAX_ALIASED or len(path) > MAX_DEPTH:
-            raise _DocumentError(line, f"aliases repeat more than {MAX_ALIASED:,} values; write less with them")
+            raise _DocumentError(
+                line, f"aliases repeat more than {MAX_ALIASED:,} values; write less with them"
+            )
         self.document.lines[path] = line
         if isinstance(node, _Scalar):
             return self._scalar(node, path)
         if isinstance(node, _Sequence):
             self._expect_tag(node, path, "seq")
             return [
-                self.build(item, (*path, index), item.line, aliased=aliased) for index, item in enumerate(node.items)
+                self.build(item, (*path, index), item.line, aliased=aliased)
+                for index, item in enumerate(node.items)
             ]
         self._expect_tag(node, path, "map")
         return self._mapping(node, path, aliased=aliased)
@@ -243,12 +268,12 @@ class _Builder:
         for key, value in node.pairs if isinstance(node, _Mapping) else ():
             name = key.target if isinstance(key, _Alias) else key
             if not isinstance(name, _Scalar):
-                self._problem(path, f"line {key.line} has a key that is a list or a mapping; a key is text")
+                self._problem(path, "a key is text, not a list or a mapping", key.line)
                 continue
             place = (*path, name.text)
             if name.text in data:
                 message = f"is here a second time; it first stands in line {self.document.lines[place]}"
-                self.document.problems.append(Problem(place, message, key.line))
+                self._problem(place, message, key.line)
                 continue
             data[name.text] = self.build(value, place, key.line, aliased=aliased)
         return data
@@ -270,15 +295,19 @@ class _Builder:
         def replacement(match: re.Match[str]) -> str:
             if match[0] == "$${":
                 return "${"
-            if match[1] is None:
-                self._problem(path, "has a ${ that no variable follows; write ${NAME}, ${NAME:default}, or $${ for a plain ${")
+            variable: str | None = match[1]
+            if variable is None:
+                self._problem(
+                    path,
+                    "has a ${ that no name follows; write ${NAME}, ${NAME:default}, or $${ for a plain ${",
+                )
                 return ""
-            self.document.variables.add(match[1])
+            self.document.variables.add(variable)
             self.document.substituted[path] = text
-            value = environ.get(match[1], match[2])
-            if value is None:
-                self._problem(path, f"the environment variable {match[1]} is not set; set it, or write ${{{match[1]}:default}}")
-            return value or ""
+            if variable not in environ and match[2] is None:
+                advice = f"set it, or write ${{{variable}:default}}"
+                self._problem(path, f"the variable {variable} is not set; {advice}")
+            return environ.get(variable, match[2] or "")
 
         environ = self._environ or {}
         return _REFERENCE.sub(replacement, text)
@@ -288,7 +317,9 @@ class _Builder:
         if wanted is None:
             self._refuse_tag(node, path)
         elif not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            self._problem(path, f"is not what its tag !!{(node.tag or '').removeprefix(_TAG)} says: {shown(value)}")
+            self._problem(
+                path, f"is not what its tag !!{(node.tag or '').removeprefix(_TAG)} says: {shown(value)}"
+            )
         return value
 
     def _expect_tag(self, node: _Node, path: KeyPath, expected: str) -> None:
@@ -297,7 +328,9 @@ class _Builder:
 
     def _refuse_tag(self, node: _Node, path: KeyPath) -> None:
         tag = (node.tag or "").replace(_TAG, "!!")
-        self._problem(path, f"the tag {tag!r} is not allowed here; only !!str, !!int, !!float, !!bool and !!null are")
+        self._problem(
+            path, f"the tag {tag!r} is not allowed here; only !!str, !!int, !!float, !!bool and !!null are"
+        )
 
-    def _problem(self, path: KeyPath, message: str) -> None:
-        self.document.problems.append(Problem(path, message))
+    def _problem(self, path: KeyPath, message: str, line: int | None = None) -> None:
+        self.document.problems.append(Problem(path, message, line))

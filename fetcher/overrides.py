@@ -1,7 +1,8 @@
 """Lays ``-s key.path=value`` and ``FETCHER_...`` over a document, and remembers where every value came from.
 
-A value is a plain scalar, and may hold any characters, unless it starts with ``[``, ``{`` or a quote: then it is YAML.
-In an environment variable ``__`` goes one level deeper and case does not matter; a number picks an item of a list.
+A value is a plain scalar, and may hold any characters, unless it starts with ``[``, ``{`` or a quote: then it
+is YAML. In an environment variable ``__`` goes one level deeper and case does not matter. A number picks an
+item of a list.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _read_path(flag: str) -> tuple[tuple[str, ...] | None, int]:
 
 
 def from_environment(environ: Mapping[str, str], taken: set[str]) -> list[Override]:
-    """Return what the environment sets. A variable that the file names itself (``taken``) is the file's affair."""
+    """Return what the environment sets, but for the variables that the file itself names (``taken``)."""
     names = sorted(name for name in environ if name.upper().startswith(PREFIX) and name not in taken)
     return [Override(name, tuple(name[len(PREFIX) :].lower().split("__")), environ[name]) for name in names]
 
@@ -79,13 +80,14 @@ class Layered:
 
     document: Document
     places: dict[KeyPath, Place]
+    name: str
 
     @classmethod
     def over(cls, document: Document, name: str) -> Layered:
         """Start from a document that messages call ``name``."""
         places = {path: Place(line, f"{name}:{line}") for path, line in document.lines.items()}
         places[()] = Place(0, name)
-        return cls(document, places)
+        return cls(document, places, name)
 
     def lay(self, overrides: Sequence[Override]) -> list[str]:
         """Lay values over those of the file; return what can not be laid."""
@@ -113,7 +115,7 @@ class Layered:
             holder[path[-1]] = value.data
 
     def _holder(self, override: Override) -> tuple[Any, KeyPath, int]:
-        """Return the mapping or list that takes the value, the path of the value, and how much of it existed."""
+        """Return what takes the value (a mapping or a list), the value's path, and how much of it existed."""
         holder: Any = self.document.data
         path: KeyPath = ()
         created = len(override.path)
@@ -122,7 +124,9 @@ class Layered:
             path = (*path, key)
             if depth + 1 == len(override.path):
                 break
-            missing = key not in holder or holder[key] is None if isinstance(holder, dict) else key == len(holder)
+            missing = (
+                key not in holder or holder[key] is None if isinstance(holder, dict) else key == len(holder)
+            )
             if missing:
                 created = min(created, depth + 1)
                 inner: Any = [] if override.path[depth + 1].isdecimal() else {}
@@ -142,7 +146,7 @@ class Layered:
         place = self.place(problem.path)
         label, line = place.label, place.line
         if problem.line is not None and place.path is None:
-            label, line = f"{label.rpartition(':')[0]}:{problem.line}", problem.line
+            label, line = f"{self.name}:{problem.line}", problem.line
         path = "" if problem.path in {(), place.path} else f" {dotted(problem.path)}:"
         return line, f"{label}:{path} {problem.message}"
 

@@ -1,7 +1,7 @@
 """What is wrong with a config, in our words: one line each, with where it stands and what to do.
 
-pydantic finds most problems, but its sentences speak of classes and show inputs. Here they are turned into ours. The
-JSON Schema of the model says which keys there are (for suggestions) and what is secret (and is never shown).
+pydantic finds most problems, but its sentences speak of classes and show inputs. Here they are turned into
+ours. The JSON Schema of the model says which keys there are (for suggestions) and what is secret.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 KeyPath = tuple[str | int, ...]
 _SHOWN = 60
+_MANY = 8
+_MAX_BITS = 200
 
 
-class ConfigProblems(ConfigError):
+class ConfigProblems(ConfigError):  # noqa: N818  it is more than one
     """Everything that is wrong with a config; ``problems`` has one line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -31,7 +33,7 @@ class ConfigProblems(ConfigError):
 
 
 class Problem(NamedTuple):
-    """One problem: the path of the value that it is about, the sentence, and the line if it is not that of the path."""
+    """The path of the value that a problem is about, the sentence, and the line if it is not the path's."""
 
     path: KeyPath
     message: str
@@ -49,8 +51,8 @@ def _segment(key: str) -> str:
     return f'"{key}"' if not key or set(key) & set(".=\"' :") else key
 
 
-def shown(value: object) -> str:
-    """Describe a value from a config within a sentence: short, on one line, nothing that a terminal would obey."""
+def shown(value: object) -> str:  # noqa: PLR0911  a table
+    """Describe a value within a sentence: short, on one line, nothing that a terminal would obey."""
     match value:
         case None:
             return "nothing"
@@ -60,7 +62,8 @@ def shown(value: object) -> str:
             return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
         case int() | float():
             # repr of an int refuses thousands of digits.
-            return repr(value) if isinstance(value, float) or value.bit_length() < 200 else "a number that long"  # noqa: PLR2004
+            short = isinstance(value, float) or value.bit_length() < _MAX_BITS
+            return repr(value) if short else "a number that long"
         case list() | tuple() | set() | frozenset():
             return "a list"
         case dict():
@@ -76,11 +79,14 @@ def suggestion(wrong: object, known: Iterable[str]) -> str:
 
 
 def translate(
-    errors: Iterable[ErrorDetails], data: object, schema: Mapping[str, Any], substituted: Mapping[KeyPath, str]
+    errors: Iterable[ErrorDetails],
+    data: object,
+    schema: Mapping[str, Any],
+    substituted: Mapping[KeyPath, str],
 ) -> list[Problem]:
     """Turn pydantic's errors about ``data`` into problems, each once, in the order in which they were found.
 
-    ``substituted`` has what stands in the file where a value came from the environment: the value is not shown.
+    ``substituted`` has what the file has where a value came from the environment: it is shown in its place.
     """
     found: dict[Problem, None] = {}
     for error in errors:
@@ -88,12 +94,13 @@ def translate(
         if error["type"] == "extra_forbidden":
             message = _unknown_key(path, data, schema)
         else:
-            message = _sentence(error)
-            secret = any("writeOnly" in node for node in schemas_at(schema, path, data))
-            if message.startswith("should ") and not secret:
-                # What was written in its short form is shown as it was written, not as what it stands for.
-                value = error["input"] if exact else _value_at(path, data)
-                message += f", not what {substituted[path]} gives" if path in substituted else f", not {shown(value)}"
+            # What was written in its short form is shown as it was written, not as what it stands for.
+            value = shown(error["input"] if exact else _value_at(path, data))
+            if any("writeOnly" in node for node in schemas_at(schema, path, data)):
+                value = ""
+            elif path in substituted:
+                value = f"what {substituted[path]} gives"
+            message = _sentence(error, value)
         found[Problem(path, message)] = None
     return list(found)
 
@@ -101,8 +108,8 @@ def translate(
 def _settle(loc: KeyPath, data: object) -> tuple[KeyPath, bool]:
     """Cut a location back to what stands in the data; False if there was something to cut.
 
-    What stands in its short form (``queue: memory``) has no keys, though what it was expanded to has. A last step
-    that is not in the data is kept: the error is that it is missing.
+    What stands in its short form (``queue: memory``) has no keys, though what it was expanded to has. A last
+    step that is not in the data is kept: the error is that it is missing.
     """
     if loc and loc[-1] == "[key]":
         loc = loc[:-1]
@@ -136,7 +143,12 @@ def schemas_at(schema: Mapping[str, Any], path: KeyPath, data: object) -> list[d
     nodes = _alternatives(schema, schema, data)
     for key in path:
         data = _child(data, key)
-        nodes = [part for node in nodes for child in _children(node, key) for part in _alternatives(schema, child, data)]
+        nodes = [
+            part
+            for node in nodes
+            for child in _children(node, key)
+            for part in _alternatives(schema, child, data)
+        ]
     return nodes
 
 
@@ -148,7 +160,7 @@ def _children(node: Mapping[str, Any], key: str | int) -> list[Mapping[str, Any]
 
 
 def _alternatives(root: Mapping[str, Any], node: Mapping[str, Any], data: object) -> list[dict[str, Any]]:
-    """Follow references and unions; of parts that are told apart by their type, keep the one that the data name."""
+    """Follow references and unions; of parts told apart by their type, keep the one that the data name."""
     if "$ref" in node:
         target = root["$defs"][node["$ref"].rpartition("/")[2]]
         return _alternatives(root, target, data)
@@ -161,24 +173,29 @@ def _alternatives(root: Mapping[str, Any], node: Mapping[str, Any], data: object
 
 
 def _unknown_key(path: KeyPath, data: object, schema: Mapping[str, Any]) -> str:
-    parent = _value_at(path[:-1], data)
     known = {key for node in schemas_at(schema, path[:-1], data) for key in node.get("properties", {})}
-    absent = sorted(known - set(parent) if isinstance(parent, dict) else known)
-    hint = suggestion(path[-1], absent)
+    hint = suggestion(path[-1], sorted(known))
     if not hint and known:
         hint = f"; the keys here are {', '.join(sorted(known))}"
     return "unknown key" + hint
 
 
-def one_of(names: Iterable[str], last: str = "or") -> str:
-    """Write ``a, b or c``."""
-    *first, final = names
-    return f"{', '.join(first)} {last} {final}" if first else final
-
-
 def _literal(error: ErrorDetails) -> str:
     expected = str(error["ctx"]["expected"])
-    return f"should be {expected}" + suggestion(error["input"], [name.strip("' ") for name in re.split(",| or ", expected)])
+    # A long list buries the one name that was meant.
+    return (
+        "should be a name from the list"
+        if len(_names(error)) > _MANY and _near(error)
+        else f"should be {expected}"
+    )
+
+
+def _names(error: ErrorDetails) -> list[str]:
+    return [name.strip("' ") for name in re.split(",| or ", str(error["ctx"]["expected"]))]
+
+
+def _near(error: ErrorDetails) -> str:
+    return suggestion(error["input"], _names(error)) if error["type"] in {"literal_error", "enum"} else ""
 
 
 def _pattern(error: ErrorDetails) -> str:
@@ -248,9 +265,13 @@ _SENTENCES: dict[str, str | Callable[[ErrorDetails], str]] = {
 }
 
 
-def _sentence(error: ErrorDetails) -> str:
+def _sentence(error: ErrorDetails, value: str) -> str:
+    """Return the sentence for an error; ``value`` is how to show what was there, if it may be shown."""
     known = _SENTENCES.get(error["type"])
     if known is None:
         # Our own PydanticCustomErrors come with our own words.
-        return error["msg"]
-    return known if isinstance(known, str) else known(error)
+        known = error["msg"]
+    sentence = known if isinstance(known, str) else known(error)
+    if not sentence.startswith("should ") or not value:
+        return sentence
+    return f"{sentence}, not {value}{_near(error)}"

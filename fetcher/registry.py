@@ -7,7 +7,6 @@ In a config model, ``Annotated[Settings, Part("sinks")]`` is a field that takes 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import operator
 import sys
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
+from fetcher.problems import suggestion
 from fetcher.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def config_class(kind: Kind, name: str) -> type[Settings]:
     return loaded
 
 
-def _type_of(value: Any) -> str | None:  # noqa: ANN401  whatever a person wrote into a config
+def _type_of(value: Any) -> str | None:
     found = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
     return found if isinstance(found, str) else None
 
 
 @cache
-def union(kind: Kind) -> Any:  # noqa: ANN401  a typing construct
+def union(kind: Kind) -> Any:
     """Return the annotation "any part of this kind, told apart by ``type``", for use in a pydantic model."""
     members = [Annotated[config_class(kind, name), Tag(name)] for name in parts(kind)]
     return Annotated[reduce(operator.or_, members), Discriminator(_type_of)]
@@ -90,28 +90,34 @@ def format_by_name(path: str) -> str:
     known = suffixes()
     fitting = [suffix for suffix in known if path.lower().endswith(suffix)]
     if not fitting:
-        ends = ", ".join(known)
-        raise ValueError(f"can not be told from the name {path[:200]!r}: it ends in none of {ends}; write a format as well")
+        raise ValueError(
+            f"can not be told from the name {path[:200]!r}: it ends in none of {', '.join(known)}; "
+            "rename it, or write out its type, path and format"
+        )
     return known[max(fitting, key=len)]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Marks a field that takes a part: any of its kind, told apart by ``type``, or ``only`` the one of that name.
+    """Marks a field that takes a part: any of its kind, told apart by ``type``, or ``only`` that one.
 
-    A part may be written as a text: ``shorthand`` says what it stands for, by default for its ``type``. Only the
-    part that is named gets imported, and unlike in a pydantic union its type is no step in the path of an error.
+    A part may be written as a text: ``shorthand`` says what it stands for, by default for its ``type``. Only
+    the part that is named gets imported, and unlike in a union its type is no step in the path of an error.
     """
 
     kind: Kind
     only: str | None = None
     shorthand: Callable[[str], dict[str, Any]] | None = None
 
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
         """Tell pydantic how to validate. The any schema dumps what it is given as its own class says."""
         return core_schema.no_info_before_validator_function(self._validate, core_schema.any_schema())
 
-    def __get_pydantic_json_schema__(self, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         """Tell editors what may be written, which takes the import of all parts of the kind."""
         if self.only is not None:
             return handler(TypeAdapter(config_class(self.kind, self.only)).core_schema)
@@ -126,19 +132,22 @@ class Part:
         if isinstance(value, str):
             value = {"type": value} if self.shorthand is None else self.shorthand(value)
         if not isinstance(value, dict | Settings):
-            raise PydanticCustomError("part", "should be a text or a mapping with a type")  # noqa: EM101
+            raise PydanticCustomError("part", "should be a text or a mapping with a type")
         name = _type_of(value)
         if name is None and (not isinstance(value, dict) or "type" not in value):
-            raise PydanticCustomError("part", "has no type; write one of {names}", {"names": ", ".join(parts(self.kind))})
+            raise PydanticCustomError(
+                "part", "has no type; write one of {names}", {"names": ", ".join(sorted(parts(self.kind)))}
+            )
         if name not in parts(self.kind):
             self._unknown(name if isinstance(value, Settings) or name is not None else value["type"])
         # A ValidationError raised here becomes part of the outer one, with its paths behind ours.
         return config_class(self.kind, str(name)).model_validate(value)
 
     def _unknown(self, name: object) -> NoReturn:
-        names = list(parts(self.kind))
-        near = difflib.get_close_matches(str(name).lower(), names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        names = sorted(parts(self.kind))
+        hint = suggestion(name, names)
         message = f"no such {self.kind[:-1]} {str(name)[:60]!r}{hint} ({', '.join(names)})"
         error = PydanticCustomError("no_such_part", "{message}", {"message": message})
-        raise ValidationError.from_exception_data("part", [InitErrorDetails(type=error, loc=("type",), input=name)])
+        raise ValidationError.from_exception_data(
+            "part", [InitErrorDetails(type=error, loc=("type",), input=name)]
+        )

@@ -1,0 +1,1 @@
+"""From leased jobs to results; knows parts by `fetcher.interfaces` only, so a new part changes nothing here."""

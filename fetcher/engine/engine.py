@@ -20,7 +20,6 @@ from fetcher.engine.retry import Attempt, RetrySettings, decide
 from fetcher.engine.scheduler import Scheduler
 from fetcher.engine.worker import Worker
 from fetcher.interfaces import Lease, Nack
-from fetcher.model import Outcome
 from fetcher.pipeline.delivery import Delivery
 
 if TYPE_CHECKING:
@@ -243,9 +242,9 @@ class Engine:
             if not self._want_lease.is_set():
                 self._want_lease.set()
 
-    def _conclude(self, lease: Lease, result: Result, attempt: Attempt) -> None:
+    def _conclude(self, lease: Lease, result: Result, attempt: Attempt | None) -> None:
         """Deliver a result, or give the job back to be tried again."""
-        if result.outcome is not Outcome.OK:
+        if attempt is not None:
             retry = decide(self._retry, attempt, self._random)
             if retry is not None:
                 job = lease.job

@@ -31,8 +31,11 @@ class Worker:
         self._transports = transports
         self._default_method = default_method
 
-    async def attempt(self, job: Job, queued: float) -> tuple[Result, Attempt]:
-        """Make one attempt; ``queued`` is how many seconds the job was held before."""
+    async def attempt(self, job: Job, queued: float) -> tuple[Result, Attempt | None]:
+        """Make one attempt and return its result, and what there is to decide about if it did not end well.
+
+        ``queued`` is how many seconds the job was held before.
+        """
         number = job.attempts + 1
         started_at = time.time()
         started = time.perf_counter()
@@ -62,6 +65,8 @@ class Worker:
             _describe(result, response)
         else:
             _describe_error(result, error)
+        if result.outcome is Outcome.OK:
+            return result, None
         age = started_at + total - (job.first_started_at or started_at)
         return result, _attempt(result, response, error, age)
 

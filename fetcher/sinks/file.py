@@ -115,7 +115,9 @@ class FileSink:
             existed = self._path.exists()
             self._fd = os.open(self._path, flags, 0o644)
         except OSError as error:
-            raise ConfigError(f"{self._path}: can not be written: {error.strerror}; choose another path") from error
+            raise ConfigError(
+                f"{self._path}: can not be written: {error.strerror}; choose another path"
+            ) from error
         size = os.fstat(self._fd).st_size
         if mark is not None and mark.path == str(self._path):
             self._resume(self._fd, mark, size)

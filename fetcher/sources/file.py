@@ -1,9 +1,8 @@
 """Jobs from a file or from stdin: text, csv or jsonl, plain or gzipped, of any length.
 
-    _Input       the bytes, block by block, from a file, a gzip file or a pipe
-    _Lines       physical lines, each bounded, and where the reading stands
-    _Txt  _Csv  _Jsonl    one row after the other, as a job
-    FileSource   chunks of jobs, read in a thread of its own
+    lines.Input  lines.Lines    the bytes, and physical lines out of them
+    _Txt  _Csv  _Jsonl          one row after the other, as a job
+    FileSource                  chunks of jobs, read in a thread of its own
 
 A row that can not be used is a rejected job with its line number. A position is the offset and number of the
 last line that was used up, and a checksum of the bytes before it, so that another file is noticed.
@@ -13,12 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import gzip
-import os
 import stat
 import sys
 import threading
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -38,9 +34,7 @@ from fetcher.intake import (
 )
 from fetcher.interfaces import Chunk
 from fetcher.settings import Settings
-
-if sys.platform != "win32":
-    import select
+from fetcher.sources.lines import Input, Lines, Position, path_advice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -49,15 +43,10 @@ if TYPE_CHECKING:
 
 _CHUNK_ROWS = 500
 _CHUNK_BYTES = 1024 * 1024
-_BLOCK = 256 * 1024
 _MAX_LINE = 1024 * 1024  # of csv and jsonl, where other columns come along
 _MAX_RECORD = 128 * 1024  # a csv record over several lines: beyond it, a quote was never closed
 _SHOWN = 500  # bytes of a rejected row
-_OVERLAP = 64  # bytes before a position that must be as they were
-_POLL_MS = 100  # how late a reader of a silent pipe notices that it is to stop
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class FileSourceConfig(Settings):
@@ -119,198 +108,8 @@ class FileSourceConfig(Settings):
         return FileSource(self)
 
 
-def _advice() -> str:
-    return f"a path is relative to the working folder, which is {Path.cwd()}"
-
-
-class _StoppedError(Exception):
-    """The reading was given up from outside; nobody waits for its outcome."""
-
-
 class _PauseError(Exception):
     """More would have to be waited for, while there are rows that could be fetched."""
-
-
-class _Input:
-    """The bytes of a file, of a gzip file, or of a pipe. Lives in the thread of its source."""
-
-    def __init__(self, config: FileSourceConfig, stopped: threading.Event) -> None:
-        self.name = config.name
-        self._stopped = stopped
-        # Not blocking, or the open would wait for a fifo's writer, and could not be stopped.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        try:
-            self._fd = os.dup(0) if config.path == "-" else os.open(config.path, flags)
-        except OSError as error:
-            raise SourceError(f"{self.name}: can not be opened: {error.strerror}; {_advice()}") from error
-        status = os.fstat(self._fd)
-        self._size = status.st_size
-        regular = stat.S_ISREG(status.st_mode)
-        zipped = config.path.endswith(".gz")
-        if stat.S_ISDIR(status.st_mode) or (zipped and not regular):
-            os.close(self._fd)
-            advice = "pass it through 'gunzip -c' into stdin" if zipped else "name a file in it"
-            raise SourceError(f"{self.name}: is not a regular file; {advice}")
-        self.live = not regular
-        self.seekable = regular and not zipped and config.path != "-"
-        self._file = os.fdopen(self._fd, "rb", buffering=0)
-        self._unzipped = gzip.GzipFile(fileobj=self._file) if zipped else None
-
-    def read(self) -> bytes:
-        """Return the next block, or nothing at the end. Waits only for a pipe, and not beyond ``stopped``."""
-        while True:
-            if self.live:
-                self._wait()
-            if self._stopped.is_set():
-                raise _StoppedError
-            try:
-                data = os.read(self._fd, _BLOCK) if self._unzipped is None else self._unzipped.read(_BLOCK)
-            except BlockingIOError:
-                continue  # somebody else reads the same terminal or pipe, and was faster
-            except (OSError, EOFError, zlib.error) as error:
-                raise SourceError(
-                    f"{self.name}: can not be read on: {error}; repair it and resume"
-                ) from error
-            if not data and not self.live and os.fstat(self._fd).st_size < self._size:
-                raise SourceError(f"{self.name}: became shorter while it was read; put it back and resume")
-            return data
-
-    def seek(self, offset: int) -> None:
-        """Go on at an offset; only if ``seekable``."""
-        os.lseek(self._fd, offset, os.SEEK_SET)
-
-    def close(self) -> None:
-        """Close the file; stdin itself stays open."""
-        if self._unzipped is not None:
-            self._unzipped.close()
-        self._file.close()
-
-    def _wait(self) -> None:
-        # Windows can not poll a pipe: there, a silent stdin is given up at its next byte only.
-        if sys.platform != "win32":
-            poller = select.poll()
-            poller.register(self._fd, select.POLLIN)
-            while not self._stopped.is_set() and not poller.poll(_POLL_MS):
-                pass
-
-
-class _Position(msgspec.Struct):
-    """Just after a line: its number, the offset after it, and a checksum of the bytes before that."""
-
-    offset: int
-    line: int
-    crc: int
-
-
-class _Lines:
-    """The physical lines of an input, without line feeds; of one over ``limit`` only the start is held."""
-
-    def __init__(self, source: _Input, limit: int) -> None:
-        self._input = source
-        self._limit = limit
-        self._block = b""
-        self._start = 0  # in the block, of the next line
-        self._base = 0  # of the block, in the input
-        self.keep: int | None = None  # lines from this offset on can be gone back to
-        self.line = 0  # number of the last line handed out
-        self.ended = False
-
-    @property
-    def offset(self) -> int:
-        """Where the next line starts."""
-        return self._base + self._start
-
-    @property
-    def waits(self) -> bool:
-        """Whether the next line would have to be waited for."""
-        return self._input.live and not self.ended and self._block.find(b"\n", self._start) < 0
-
-    def next(self) -> bytes | None:
-        """Return the next line, or None at the end; one over the limit is cut to a byte more than that."""
-        end = self._block.find(b"\n", self._start)
-        while end < 0:
-            searched = len(self._block) - self._start
-            if searched > self._limit:
-                return self._overlong()
-            if not self._fill():
-                if self._start == len(self._block):
-                    self.ended = True
-                    return None
-                end = len(self._block)
-                break
-            end = self._block.find(b"\n", self._start + searched)
-        line = self._block[self._start : min(end, self._start + self._limit + 1)]
-        self._start = min(end + 1, len(self._block))
-        self.line += 1
-        return line if self.line > 1 else line.removeprefix(_BOM)
-
-    def sniff(self) -> None:
-        """Look at the first bytes. Raises SourceError if no line of this input could be read."""
-        if self._fill() and self._block.startswith(_UTF16):
-            advice = "convert it to UTF-8, as with 'iconv -f UTF-16 -t UTF-8'"
-            raise SourceError(f"{self._input.name}: is UTF-16; {advice}")
-
-    def rewind(self, offset: int, line: int) -> bool:
-        """Go back to the start of a line at or after ``keep``; False if it is no longer held."""
-        if offset < self._base:
-            return False
-        self._start, self.line, self.ended = offset - self._base, line, False
-        return True
-
-    def position(self) -> str:
-        """Return where the next line starts, for ``skip_to``."""
-        crc = zlib.crc32(self._block[max(0, self._start - _OVERLAP) : self._start])
-        return msgspec.json.encode(_Position(self.offset, self.line, crc)).decode()
-
-    def skip_to(self, position: _Position) -> None:
-        """Go to a position of an earlier reading. Raises SourceError if this is not what was read then."""
-        self.keep = None  # or a header that is long gone would hold on to everything after it
-        if self._input.seekable:
-            self._base, self._block = max(0, position.offset - _OVERLAP), b""
-            self._input.seek(self._base)
-        self._start = min(position.offset - self._base, len(self._block))
-        while (self._base + len(self._block)) < position.offset:
-            self._start = len(self._block)
-            if not self._fill():
-                raise self._changed("it ends before that", position)
-        self._start, self.line = position.offset - self._base, position.line
-        before = self._block[max(0, self._start - _OVERLAP) : self._start]
-        if zlib.crc32(before) != position.crc:
-            raise self._changed("it has other lines", position)
-        # A last line without line end may have got one since, and lines after it; but not more text.
-        if not before.endswith(b"\n") and (self.next() or b"").rstrip(b"\r"):
-            raise self._changed("that line goes on", position)
-        self.line = position.line
-
-    def _fill(self) -> bool:
-        """Put the next block behind what is still needed; False at the end."""
-        data = self._input.read()
-        kept = self._start if self.keep is None else min(self._start, self.keep - self._base)
-        cut = max(0, kept - _OVERLAP)
-        self._block = self._block[cut:] + data
-        self._base += cut
-        self._start -= cut
-        return bool(data)
-
-    def _overlong(self) -> bytes:
-        """Return the start of a line and drop the rest of it, however long."""
-        line = self._block[self._start : self._start + self._limit + 1]
-        end = -1
-        while end < 0:
-            dropped = max(0, len(self._block) - _OVERLAP)
-            self._base += dropped
-            data = self._input.read()
-            self._block = self._block[dropped:] + data
-            end = self._block.find(b"\n") if data else len(self._block) - 1
-        self._start = end + 1
-        self.line += 1
-        return line
-
-    def _changed(self, what: str, position: _Position) -> SourceError:
-        return SourceError(
-            f"{self._input.name}: changed since the batch was started: {what}; the batch stands after line "
-            f"{position.line} at byte {position.offset}; put the file back, or start over with a new batch"
-        )
 
 
 class _Rows:
@@ -318,7 +117,7 @@ class _Rows:
 
     limit = _MAX_LINE
 
-    def __init__(self, lines: _Lines, config: FileSourceConfig) -> None:
+    def __init__(self, lines: Lines, config: FileSourceConfig) -> None:
         self._lines = lines
         self._config = config
 
@@ -500,19 +299,19 @@ class _Reading:
 
     def __init__(self, config: FileSourceConfig) -> None:
         self._config = config
-        self._input: _Input | None = None
+        self._input: Input | None = None
         self.stopped = threading.Event()
 
     def open(self, position: str | None) -> None:
         rows = _FORMATS[self._config.kind]
-        self._input = _Input(self._config, self.stopped)
-        self._lines = _Lines(self._input, rows.limit)
+        self._input = Input(self._config.path, self._config.name, self.stopped)
+        self._lines = Lines(self._input, rows.limit)
         self._rows = rows(self._lines, self._config)
         self._lines.sniff()
         self._rows.start()
         if position is not None:
             try:
-                self._lines.skip_to(msgspec.json.decode(position, type=_Position))
+                self._lines.skip_to(msgspec.json.decode(position, type=Position))
             except msgspec.DecodeError as error:
                 raise SourceError(
                     f"{self._config.name}: {position!r} is no position in a file: {error}"
@@ -558,7 +357,7 @@ class FileSource:
             status = Path(self._config.path).stat()
         except OSError as error:
             raise ConfigError(
-                f"{self._config.path}: can not be opened: {error.strerror}; {_advice()}"
+                f"{self._config.path}: can not be opened: {error.strerror}; {path_advice()}"
             ) from error
         pipe = stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode)
         if pipe and not self._config.path.endswith(".gz"):

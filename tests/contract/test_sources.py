@@ -14,6 +14,7 @@ import pytest
 from fetcher.registry import config_class
 from fetcher.sources import file as file_module
 from fetcher.sources import inline as inline_module
+from fetcher.sources import lines as lines_module
 from fetcher.sources import template as template_module
 
 COUNT = 47
@@ -61,7 +62,7 @@ CASES = {
 @pytest.fixture(params=CASES)
 def case(request, tmp_path, monkeypatch):
     monkeypatch.setattr(file_module, "_CHUNK_ROWS", 5)
-    monkeypatch.setattr(file_module, "_BLOCK", 64)
+    monkeypatch.setattr(lines_module, "BLOCK", 64)
     monkeypatch.setattr(inline_module, "_ROWS", 5)
     monkeypatch.setattr(template_module, "_ROWS", 5)
     make, bad = CASES[request.param]

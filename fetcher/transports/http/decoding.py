@@ -66,7 +66,9 @@ class ZlibDecoder:
 
 def decoder_for(content_encoding: str | None) -> Decoder | None:
     """Return a decoder, or None if the body is kept as it came: no coding, or one that was not asked for."""
-    coding = (content_encoding or "").strip().lower()
+    if content_encoding is None:
+        return None
+    coding = content_encoding.strip().lower()
     if coding in {"gzip", "x-gzip", "deflate"}:
         return ZlibDecoder(coding)
     return None

@@ -15,18 +15,18 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from aiohttp import ClientOSError, ClientRequest, ClientTimeout, ServerDisconnectedError
+from aiohttp import ClientOSError, ClientRequest, ServerDisconnectedError
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.transports.http.faults import fetch_error
-from fetcher.transports.http.tracing import HopTrace, current_trace
+from fetcher.transports.http.tracing import HopTrace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Mapping
 
-    from aiohttp import ClientResponse, ClientSession, RawResponseMessage, StreamReader
+    from aiohttp import ClientResponse, ClientSession, ClientTimeout, RawResponseMessage, StreamReader
     from aiohttp.connector import Connection
 
     from fetcher.model import Header
@@ -48,23 +48,27 @@ class Hop(msgspec.Struct):
     url: str
     headers: list[Header]
     body: bytes | None
-    connect_timeout: float
-    read_timeout: float
+    timeout: ClientTimeout
 
 
 class Answer(Protocol):
     """The head of a response, and its body while it arrives.
 
-    Header bytes are decoded as ISO-8859-1, so that ``.encode("latin-1")`` gives back exactly what was sent.
+    ``headers`` has every field in its order, bytes decoded as ISO-8859-1, so that ``.encode("latin-1")`` gives back
+    exactly what was sent. ``fields`` finds one by its name, in whatever case.
     """
 
     status: int
     headers: list[Header]
+    fields: Mapping[str, str]
     http_version: str
     remote_ip: str | None
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, still encoded. Raises FetchError if it does not arrive whole."""
+    async def read(self) -> bytes:
+        """Return what has arrived of the body, still encoded; nothing at its end.
+
+        Raises FetchError if the body does not arrive whole.
+        """
         ...
 
     def close(self) -> None:
@@ -103,9 +107,8 @@ class ConnectionExchange:
         end = _end_of_origin(hop.url)
         route = self._routes.get(hop.url[:end]) or self._route(hop.url[:end])
         data = _serialise(hop, route.head, hop.url[end:] or "/")
-        timeout = ClientTimeout(total=None, connect=hop.connect_timeout, sock_connect=hop.connect_timeout)
         while True:
-            connection = await self._connect(route, trace, timeout)
+            connection = await self._connect(route, trace, hop.timeout)
             try:
                 return await self._talk(connection, hop, data)
             except (ServerDisconnectedError, ClientOSError) as error:
@@ -124,13 +127,10 @@ class ConnectionExchange:
     async def _connect(self, route: _Route, trace: HopTrace, timeout: ClientTimeout) -> Connection:
         while True:
             trace.reused = False
-            token = current_trace.set(trace)
             try:
                 connection = await self._connector.connect(route.request, [trace], timeout)
             except Exception as error:
                 raise fetch_error(error, str(route.request.url), trace) from error
-            finally:
-                current_trace.reset(token)
             protocol = connection.protocol
             if protocol is not None and not protocol.should_close:
                 return connection
@@ -146,14 +146,12 @@ class ConnectionExchange:
             skip_payload=hop.method == "HEAD",
             read_until_eof=True,
             auto_decompress=False,
-            read_timeout=hop.read_timeout,
             read_bufsize=_READ_SIZE,
             max_line_size=_MAX_FIELD,
             max_field_size=_MAX_FIELD,
             max_headers=_MAX_HEADERS,
         )
         transport.write(data)
-        protocol.start_timeout()
         for _ in range(_MOST_INTERIM):
             message, payload = await protocol.read()
             if message.code >= _FIRST_FINAL:
@@ -177,7 +175,7 @@ class ConnectionExchange:
 class _ConnectionAnswer:
     """A response that is still arriving on a connection of the pool."""
 
-    __slots__ = ("_connection", "_payload", "_url", "headers", "http_version", "remote_ip", "status")
+    __slots__ = ("_connection", "_payload", "_url", "fields", "headers", "http_version", "remote_ip", "status")
 
     def __init__(self, connection: Connection, message: RawResponseMessage, payload: StreamReader, url: str) -> None:
         self._connection = connection
@@ -185,19 +183,20 @@ class _ConnectionAnswer:
         self._url = url
         self.status = message.code
         self.headers = _decoded(message.raw_headers)
+        self.fields = message.headers
         self.http_version = f"{message.version.major}.{message.version.minor}"
         self.remote_ip = _peer(connection)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives."""
+    async def read(self) -> bytes:
+        """Return what has arrived of the body."""
         payload = self._payload
         try:
             while not payload.at_eof():
-                chunk = await payload.readany()
-                if chunk:
-                    yield chunk
+                if chunk := await payload.readany():
+                    return chunk
         except Exception as error:
             raise fetch_error(error, self._url, None, in_body=True, status=self.status) from error
+        return b""
 
     def close(self) -> None:
         """Give the connection back; the pool closes it if anything of the response is still to come."""
@@ -212,7 +211,8 @@ class SessionExchange:
 
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Send the request through every layer of aiohttp's client."""
-        token = current_trace.set(trace)
+        # The session does not say when it had a connection; that bytes may have left is the safe assumption.
+        trace.sent = True
         try:
             response = await self._session.request(
                 hop.method,
@@ -220,14 +220,10 @@ class SessionExchange:
                 headers=hop.headers,
                 data=hop.body,
                 allow_redirects=False,
-                timeout=ClientTimeout(
-                    total=None, connect=hop.connect_timeout, sock_connect=hop.connect_timeout, sock_read=hop.read_timeout
-                ),
+                timeout=hop.timeout,
             )
         except Exception as error:
             raise fetch_error(error, hop.url, trace) from error
-        finally:
-            current_trace.reset(token)
         return _SessionAnswer(response)
 
 
@@ -238,33 +234,39 @@ class _SessionAnswer:
         self._response = response
         self.status = response.status
         self.headers = _decoded(response.raw_headers)
+        self.fields = response.headers
         version = response.version
         self.http_version = f"{version.major}.{version.minor}" if version else "1.1"
         self.remote_ip = _peer(response.connection) if response.connection is not None else None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives."""
+    async def read(self) -> bytes:
+        """Return what has arrived of the body."""
+        content = self._response.content
         try:
-            while not self._response.content.at_eof():
-                chunk = await self._response.content.readany()
-                if chunk:
-                    yield chunk
+            while not content.at_eof():
+                if chunk := await content.readany():
+                    return chunk
         except Exception as error:
             url = str(self._response.url)
             raise fetch_error(error, url, None, in_body=True, status=self.status) from error
+        return b""
 
     def close(self) -> None:
         """Give the connection back; aiohttp closes it if the body was not read to its end."""
-        self._response.close() if not self._response.content.at_eof() else self._response.release()
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
 
 
 def _end_of_origin(url: str) -> int:
     """Return where the scheme and authority of an absolute URL end."""
     start = url.index("://") + 3
     end = url.find("/", start)
-    query = url.find("?", start, end if end >= 0 else len(url))
-    ends = [place for place in (end, query) if place >= 0]
-    return min(ends, default=len(url))
+    query = url.find("?", start)
+    if end < 0 or 0 <= query < end:
+        end = query
+    return end if end >= 0 else len(url)
 
 
 def _serialise(hop: Hop, head: bytes, target: str) -> bytes:

@@ -27,17 +27,12 @@ def follow(hop: Hop, status: int, location: str) -> Hop:
         headers = [header for header in headers if header[0].lower() not in _OF_BODY]
     if _origin(target) != _origin(hop.url):
         headers = [header for header in headers if header[0].lower() not in _PRIVATE | {"host"}]
-    return Hop(method, target, headers, body, hop.connect_timeout, hop.read_timeout)
+    return Hop(method, target, headers, body, hop.timeout)
 
 
 def _target(base: str, status: int, location: str) -> str:
-    # Header bytes were decoded as ISO-8859-1; a Location with raw UTF-8 in it means UTF-8.
     try:
-        text = location.strip().encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError:
-        text = location.strip()
-    try:
-        joined = str(URL(base, encoded=True).join(URL(text)))
+        joined = str(URL(base, encoded=True).join(URL(location.strip())))
     except ValueError as error:
         raise FetchError(ErrorKind.BAD_REDIRECT, f"points to {location[:200]!r}: {error}", status=status) from error
     checked = make_job("", joined)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import ssl
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from aiohttp.tracing import Trace
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession, TraceConfig
 
 _now = time.perf_counter
 
@@ -22,22 +19,25 @@ class HopTrace(Trace):
     Times are in seconds on the performance counter.
     """
 
+    # On the class, not the instance: most hops reuse a connection and set one of them.
+    reused = False
+    sent = False
+    dns_started: float | None = None
+    dns_ended: float | None = None
+    connect_started: float | None = None
+    tls_started: float | None = None
+    connect_ended: float | None = None
+
     def __init__(self) -> None:
-        super().__init__(cast("ClientSession", None), cast("TraceConfig", None), None)
-        self.reused = False
-        self.sent = False
-        self.dns_started: float | None = None
-        self.dns_ended: float | None = None
-        self.connect_started: float | None = None
-        self.tls_started: float | None = None
-        self.connect_ended: float | None = None
+        """Start with nothing: the base class would only store a session that there is not."""
 
     async def send_connection_reuseconn(self) -> None:
         """Note that no connection had to be opened."""
         self.reused = self.sent = True
 
     async def send_connection_create_start(self) -> None:
-        """Note the start of resolving and connecting."""
+        """Note the start of resolving and connecting; from here on a handshake belongs to this hop."""
+        current_trace.set(self)
         self.connect_started = _now()
 
     async def send_connection_create_end(self) -> None:
@@ -85,7 +85,7 @@ def _between(start: float | None, end: float | None) -> float | None:
     return None if start is None or end is None else round(max(0.0, end - start), 6)
 
 
-current_trace: ContextVar[HopTrace | None] = ContextVar("current_trace", default=None)
+current_trace: ContextVar[Any] = ContextVar("current_trace", default=None)
 
 
 class TracedContext(ssl.SSLContext):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
+import re
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -26,9 +27,13 @@ from fetcher.transports.http.exchange import Answer, ConnectionExchange, Exchang
 from fetcher.transports.http.redirects import REDIRECTS, follow
 from fetcher.transports.http.resolver import MappingResolver
 from fetcher.transports.http.tracing import HopTrace, traced_context
+from fetcher.transports.watchdog import Watch, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_MOST_DRAINED = 64 * 1024
+_ESCAPED = re.compile("[\ud800-\udfff]")
 
 
 class HttpConfig(Settings):
@@ -70,6 +75,10 @@ class HttpTransport:
         self._body = body
         self._method = request.method.upper()
         self._headers = _with_defaults(list(request.headers.items()), config.user_agent)
+        connect = request.timeout.connect
+        # Reading is timed by the watchdog, so that a request costs no timer.
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect)
+        self._watchdog = Watchdog()
         self._session: aiohttp.ClientSession | None = None
         self._exchange: Exchange | None = None
 
@@ -94,41 +103,44 @@ class HttpTransport:
 
     async def close(self) -> None:
         """Close every connection."""
+        self._watchdog.close()
         if self._session is not None:
             await self._session.close()
 
     async def fetch(self, job: Job) -> Response:
         """Fetch one job over all its redirects. Raises FetchError if no whole response could be had."""
-        try:
-            async with asyncio.timeout(job.timeout or self._request.timeout.total) as deadline:
-                return await self._follow(job)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            limit = job.timeout or self._request.timeout.total
-            raise FetchError(ErrorKind.TOTAL_TIMEOUT, f"took longer than {limit:g} s in all") from None
-
-    async def _follow(self, job: Job) -> Response:
         timeout = self._request.timeout
+        # Until a connection is there the connector's own, shorter, timeout is at work.
+        watch = self._watchdog.start(job.timeout or timeout.total, timeout.connect + timeout.read)
+        try:
+            return await self._follow(job, watch)
+        except asyncio.CancelledError:
+            raise watch.verdict() from None
+        finally:
+            self._watchdog.stop(watch)
+
+    async def _follow(self, job: Job, watch: Watch) -> Response:
         headers = _merged(job.headers, self._headers) if job.headers else self._headers
-        hop = Hop(job.method or self._method, job.url, headers, job.body, timeout.connect, timeout.read)
+        hop = Hop(job.method or self._method, job.url, headers, job.body, self._timeout)
         redirects: list[Redirect] = []
         started = time.perf_counter()
         while True:
             trace = HopTrace()
             answer = await self._send(hop, trace)
+            watch.patience = self._request.timeout.read
+            watch.progress()
             try:
-                location = _header(answer, "location") if answer.status in REDIRECTS else None
+                location = answer.fields.get("Location") if answer.status in REDIRECTS else None
                 if location is None or not self._request.max_redirects:
                     timings = Timings(trace.dns, trace.connect, trace.tls, round(time.perf_counter() - started, 6))
-                    return await self._receive(hop, answer, redirects, timings)
+                    return await self._receive(hop, answer, redirects, timings, watch)
                 if len(redirects) >= self._request.max_redirects:
                     raise FetchError(
                         ErrorKind.TOO_MANY_REDIRECTS,
                         f"more than {self._request.max_redirects} redirects, the last to {location[:200]}",
                         status=answer.status,
                     )
-                redirects.append(Redirect(hop.url, answer.status, location))
+                redirects.append(Redirect(hop.url, answer.status, printable(location) or ""))
                 hop = follow(hop, answer.status, location)
                 await _drain(answer)
             finally:
@@ -139,9 +151,10 @@ class HttpTransport:
             raise RuntimeError("the transport is not open")
         return await self._exchange.send(hop, trace)
 
-    async def _receive(self, hop: Hop, answer: Answer, redirects: list[Redirect], timings: Timings) -> Response:
-        body, wire_size, truncated = await self._read(answer, _header(answer, "content-encoding"))
-        length = _header(answer, "content-length")
+    async def _receive(self, hop: Hop, answer: Answer, redirects: list[Redirect], timings: Timings, watch: Watch) -> Response:
+        body, wire_size, truncated = await self._read(answer, watch)
+        fields = answer.fields
+        length = fields.get("Content-Length")
         return Response(
             status=answer.status,
             method=hop.method,
@@ -151,7 +164,7 @@ class HttpTransport:
             body_size=len(body),
             wire_size=wire_size,
             truncated=truncated,
-            content_type=_header(answer, "content-type"),
+            content_type=printable(fields.get("Content-Type")),
             content_length=int(length) if length and length.isdecimal() else None,
             sha256=hashlib.sha256(body).hexdigest(),
             http_version=answer.http_version,
@@ -160,45 +173,40 @@ class HttpTransport:
             timings=timings,
         )
 
-    async def _read(self, answer: Answer, coding: str | None) -> tuple[bytes, int, bool]:
+    async def _read(self, answer: Answer, watch: Watch) -> tuple[bytes, int, bool]:
         """Return the decoded body, how many bytes travelled, and whether it was cut off at the cap."""
         cap = self._body.max_size
-        decoder = decoder_for(coding) if coding else None
+        decoder = decoder_for(answer.fields.get("Content-Encoding"))
         pieces: list[bytes] = []
         size = wire_size = 0
-        async for chunk in answer.chunks():
+        while chunk := await answer.read():
+            watch.progress()
             wire_size += len(chunk)
             piece = chunk if decoder is None else decoder.feed(chunk, cap - size)
             size += len(piece)
             pieces.append(piece)
             if size > cap:
-                if self._body.overflow == "fail":
-                    raise FetchError(
-                        ErrorKind.BODY_TOO_LARGE, f"longer than body.max_size ({cap} bytes)", status=answer.status
-                    )
-                return b"".join(pieces)[:cap], wire_size, True
+                if self._body.overflow == "truncate":
+                    return b"".join(pieces)[:cap], wire_size, True
+                message = f"longer than body.max_size ({cap} bytes)"
+                raise FetchError(ErrorKind.BODY_TOO_LARGE, message, status=answer.status)
         if decoder is not None and wire_size:
             decoder.finish()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), wire_size, False
 
 
-_MOST_DRAINED = 64 * 1024
-
-
 async def _drain(answer: Answer) -> None:
     """Read a short body that nobody wants, so that its connection can be used again."""
     read = 0
-    async for chunk in answer.chunks():
+    while read <= _MOST_DRAINED and (chunk := await answer.read()):
         read += len(chunk)
-        if read > _MOST_DRAINED:
-            return
 
 
-def _header(answer: Answer, name: str) -> str | None:
-    for key, value in answer.headers:
-        if len(key) == len(name) and key.lower() == name:
-            return value
-    return None
+def printable(value: str | None) -> str | None:
+    """Return a header value that can be encoded: bytes that are not UTF-8 become ISO-8859-1."""
+    if value is None or value.isascii():
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("latin-1") if _ESCAPED.search(value) else value
 
 
 def _with_defaults(headers: list[Header], user_agent: str) -> list[Header]:

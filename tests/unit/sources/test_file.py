@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from fetcher.errors import ConfigError, ErrorKind, SourceError
 from fetcher.sources import file as module
+from fetcher.sources import lines as lines_module
 from fetcher.sources.file import FileSourceConfig
 
 ROOT = Path(__file__).parents[3]
@@ -336,7 +337,7 @@ async def test_a_file_that_vanished(tmp_path):
 def small(monkeypatch):
     """Small chunks and blocks, so that their edges fall everywhere."""
     monkeypatch.setattr(module, "_CHUNK_ROWS", 3)
-    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(lines_module, "BLOCK", 7)
 
 
 @pytest.mark.parametrize("name", ["u.txt", "u.txt.gz"])
@@ -423,7 +424,7 @@ def test_resuming_anywhere_is_reading_on(kind, zipped, body, rows, block, limit)
     data = b"url,x\n" + body if kind == "csv" else body
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_CHUNK_ROWS", rows)
-        patch.setattr(module, "_BLOCK", block)
+        patch.setattr(lines_module, "BLOCK", block)
         patch.setattr(module._FORMATS[kind], "limit", limit)
         patch.setattr(module, "_MAX_RECORD", limit)
         path = Path(folder, f"u.{kind}" + ".gz" * zipped)

@@ -1,0 +1,84 @@
+"""``fetcher get``: some URLs, now; records to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from fetcher.assembly import Batch
+from fetcher.cli.run import EXIT_FAILURES, Override, draining_on_signals, raise_file_limit, run_loop
+from fetcher.cli.text import plain
+from fetcher.config import load
+from fetcher.intake import job_from_mapping
+from fetcher.model import Outcome
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def get(
+    *urls: str,
+    method: Annotated[str | None, Parameter(name=["-X", "--method"])] = None,
+    header: Annotated[list[str] | None, Parameter(name=["-H", "--header"], negative="")] = None,
+    data: Annotated[str | None, Parameter(name=["-d", "--data"])] = None,
+    body: bool = True,
+    override: Override = None,
+) -> int:
+    """Fetch URLs and write their records to standard output, one JSON object a line.
+
+    Parameters
+    ----------
+    urls
+        What to fetch.
+    method
+        The request method; GET, or POST with --data.
+    header
+        A request header, "name: value". May be given several times.
+    data
+        A request body.
+    body
+        Put response bodies into the records.
+    override
+        Set a value of the config: key.path=value. May be given several times.
+    """
+    jobs = [_job(url, method, header or [], data) for url in urls]
+    problems = [problem for job in jobs if (problem := _problem(job))]
+    if not jobs:
+        problems = ["no URL given; see fetcher get --help"]
+    if problems:
+        sys.stderr.write("".join(f"fetcher get: {problem}\n" for problem in problems))
+        return EXIT_USAGE
+    sources = json.dumps([{"type": "inline", "jobs": jobs}])
+    settings = ["name=get", f"sources={sources}", "queue=memory", 'sinks=["-"]', f"body={'inline' if body else 'none'}"]
+    raise_file_limit()
+    return run_loop(_get(Batch(load(None, [*settings, *(override or [])]))))
+
+
+def _job(url: str, method: str | None, headers: list[str], data: str | None) -> dict[str, Any]:
+    split = [header.partition(":") for header in headers]
+    given = {
+        "method": method or ("POST" if data is not None else None),
+        "headers": {name.strip(): value.strip() for name, _, value in split} or None,
+        "body": data,
+    }
+    return {"url": url} | {key: value for key, value in given.items() if value is not None}
+
+
+def _problem(job: dict[str, Any]) -> str | None:
+    rejected = job_from_mapping("", job).rejected
+    return f"{plain(job['url'])}: {rejected.message}" if rejected is not None else None
+
+
+async def _get(batch: Batch) -> int:
+    await batch.open()
+    try:
+        with draining_on_signals(batch):
+            finished = await batch.run()
+        if not finished:
+            return EXIT_INTERRUPTED
+        return EXIT_FAILURES if batch.engine.delivery.tally.outcomes.get(Outcome.FAILED) else 0
+    finally:
+        await batch.close()

@@ -1,0 +1,112 @@
+"""What a run shows while it runs: a live display on a terminal, JSON log lines elsewhere. Both on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from typing import TYPE_CHECKING
+
+import structlog
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fetcher.cli.text import clock, plain, seconds, size
+from fetcher.model import Outcome
+
+if TYPE_CHECKING:
+    from fetcher.assembly import Batch
+    from fetcher.engine.engine import Engine
+
+_REFRESH = 0.25
+_LOG_EVERY = 5.0
+_SMOOTHING = 0.15
+_HOSTS_SHOWN = 3
+_STYLES = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.SKIPPED: "yellow"}
+
+
+class Rate:
+    """Jobs ended per second, smoothed."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+        self._time = asyncio.get_running_loop().time()
+        self.value = 0.0
+
+    def update(self, done: int) -> None:
+        """Take the count of this moment into account."""
+        now = asyncio.get_running_loop().time()
+        if now <= self._time:
+            return
+        current = (done - self._done) / (now - self._time)
+        self.value = current if not self.value else self.value + _SMOOTHING * (current - self.value)
+        self._done, self._time = done, now
+
+    def eta(self, engine: Engine) -> float | None:
+        """Estimate the seconds to the end, None while the sources are still being read or nothing moves."""
+        return engine.left / self.value if engine.fed and self.value > 0 else None
+
+
+async def show(batch: Batch, console: Console) -> None:
+    """Show progress until cancelled."""
+    rate = Rate(batch.engine.done)
+    if not console.is_terminal:
+        while True:
+            await asyncio.sleep(_LOG_EVERY)
+            rate.update(batch.engine.done)
+            log_progress(batch, rate)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            rate.update(batch.engine.done)
+            live.update(render(batch, rate), refresh=True)
+            await asyncio.sleep(_REFRESH)
+
+
+def log_progress(batch: Batch, rate: Rate) -> None:
+    """Write one line of progress."""
+    engine = batch.engine
+    structlog.get_logger().info(
+        "progress",
+        batch=batch.config.name,
+        done=engine.done,
+        total=engine.added,
+        reading=not engine.fed,
+        in_flight=len(engine.running),
+        per_second=round(rate.value, 1),
+        retries=engine.retries,
+        **{outcome.value: count for outcome, count in engine.delivery.tally.outcomes.items()},
+    )
+
+
+def render(batch: Batch, rate: Rate) -> Group:
+    """Draw the display."""
+    engine = batch.engine
+    tally = engine.delivery.tally
+    head = Table.grid(padding=(0, 2))
+    total = f"{engine.added:,}" + ("" if engine.fed else "+")
+    head.add_row(
+        Text(batch.config.name, style="bold"),
+        Text(f"{engine.done:,}/{total}"),
+        ProgressBar(total=max(1, engine.added), completed=engine.done, width=30),
+        Text(f"{rate.value:,.0f}/s"),
+        Text(f"ETA {clock(rate.eta(engine))}"),
+    )
+    counts = Text()
+    for outcome in Outcome:
+        counts.append(f"{outcome.value} {tally.outcomes.get(outcome, 0):,}  ", style=_STYLES[outcome])
+    counts.append(f"in flight {len(engine.running)}  retries {engine.retries:,}  {size(tally.wire_bytes)}")
+    return Group(head, counts, _hosts(engine))
+
+
+def _hosts(engine: Engine) -> Text:
+    """Name the hosts with most in flight and those that answer most slowly."""
+    hosts = [host for host in engine.scheduler.hosts() if host.in_flight and host.name]
+    busiest = heapq.nlargest(_HOSTS_SHOWN, hosts, key=lambda host: host.in_flight)
+    slowest = heapq.nlargest(_HOSTS_SHOWN, hosts, key=lambda host: host.latency)
+    line = Text("busiest ", style="dim")
+    line.append("  ".join(f"{plain(host.name, 40)} {host.in_flight}" for host in busiest) or "-")
+    line.append("\nslowest ")
+    line.append("  ".join(f"{plain(host.name, 40)} {seconds(host.latency)}" for host in slowest) or "-")
+    return line

@@ -1,0 +1,152 @@
+"""``fetcher run``: one batch, from its config to its last record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import structlog
+from cyclopts import Parameter
+from rich.console import Console
+
+from fetcher.assembly import Batch
+from fetcher.cli import progress, summary
+from fetcher.config import load
+from fetcher.model import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    from fetcher.config import Config
+
+EXIT_FAILURES = 3
+EXIT_RESUMABLE = 75
+_WIDTH = 160  # where there is no terminal to ask
+
+Override = Annotated[list[str] | None, Parameter(name=["-s", "--set"], negative="")]
+
+
+def run(
+    config: str,
+    *,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
+    override: Override = None,
+    max_failures: str | None = None,
+) -> int:
+    """Fetch a batch of URLs. An unfinished run is resumed where it stopped.
+
+    Parameters
+    ----------
+    config
+        The config file (YAML).
+    fresh
+        Start over: forget an unfinished run and replace its output.
+    override
+        Set a value of the config: key.path=value. May be given several times.
+    max_failures
+        How many jobs may fail, as a number or a percentage (5%), before the exit code is 3.
+    """
+    overrides = list(override or [])
+    if max_failures is not None:
+        overrides.append(f"max_failures={max_failures}")
+    return run_batch(load(config, overrides), fresh=fresh)
+
+
+def run_batch(config: Config, *, fresh: bool = False) -> int:
+    """Run a batch with display, signals and summary; return the exit code."""
+    raise_file_limit()
+    console = Console(stderr=True)
+    configure_logging()
+    return run_loop(_run(Batch(config, fresh=fresh), console))
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run a coroutine on uvloop where there is one."""
+    if sys.platform == "win32":
+        return asyncio.run(main)
+    import uvloop  # noqa: PLC0415  not on Windows
+
+    return uvloop.run(main)
+
+
+async def _run(batch: Batch, console: Console) -> int:
+    await batch.open()
+    try:
+        announce(batch, console)
+        with draining_on_signals(batch):
+            showing = asyncio.create_task(progress.show(batch, console), name="progress")
+            # What was loaded so far lives as long as the process; the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            try:
+                finished = await batch.run()
+            finally:
+                showing.cancel()
+                await asyncio.wait([showing])
+        failed = batch.engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
+        console.print(summary.render(batch), width=None if console.is_terminal else _WIDTH, highlight=False)
+        if not finished:
+            console.print("interrupted; run the same command again to resume", highlight=False)
+            return EXIT_RESUMABLE
+        if batch.config.max_failures.exceeded(failed, batch.engine.added):
+            return EXIT_FAILURES
+        return 0
+    finally:
+        await batch.close()
+
+
+def announce(batch: Batch, console: Console) -> None:
+    """Say what is about to happen."""
+    engine = batch.engine
+    if batch.resumed:
+        console.print(f"resuming {batch.config.name}: {engine.done:,} of {engine.added:,} jobs done", highlight=False)
+
+
+@contextlib.contextmanager
+def draining_on_signals(batch: Batch) -> Iterator[None]:
+    """Drain on the first SIGINT or SIGTERM, and die of the second as the signal's default has it."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def first() -> None:
+        batch.drain()
+        for number in signals:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in signals:
+        loop.add_signal_handler(number, first)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def configure_logging() -> None:
+    """Write log events as JSON lines to stderr."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def raise_file_limit() -> None:
+    """Allow this process as many open files as the system lets it: a connection is one."""
+    if os.name != "posix":
+        return
+    import resource  # noqa: PLC0415  not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,67 @@
+"""What a run says at its end: is every URL accounted for, and what became of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from fetcher.cli.text import clock, plain, seconds, size
+from fetcher.model import Outcome
+
+if TYPE_CHECKING:
+    from fetcher.assembly import Batch
+    from fetcher.engine.engine import Engine
+    from fetcher.pipeline.tally import Tally
+
+_QUANTILES = (0.5, 0.95, 0.99)
+
+
+def render(batch: Batch) -> Group:
+    """Draw the summary of a batch, over all its runs."""
+    engine = batch.engine
+    tally = engine.delivery.tally
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    for label, value in _rows(batch, engine, tally):
+        table.add_row(label, Text(value))
+    parts: list[Table | Text] = [table]
+    if tally.kinds:
+        parts.append(_kinds(tally))
+    return Group(*parts)
+
+
+def _rows(batch: Batch, engine: Engine, tally: Tally) -> list[tuple[str, str]]:
+    counts = "  ".join(f"{outcome.value} {tally.outcomes.get(outcome, 0):,}" for outcome in Outcome)
+    ended = "all accounted for" if engine.finished else f"{engine.left:,} left to resume"
+    rows = [
+        (plain(batch.config.name), f"{engine.added:,} jobs = {counts}  ({ended})"),
+        ("time", f"{clock(tally.elapsed)}  {tally.total / max(tally.elapsed, 1e-9):,.0f} jobs/s"),
+    ]
+    if engine.duplicates:
+        rows.append(("duplicates", f"{engine.duplicates:,} rows named a job that was there already"))
+    if tally.status_classes:
+        rows.append(("status", "  ".join(f"{key} {n:,}" for key, n in sorted(tally.status_classes.items()))))
+    if tally.latency:
+        rows.append(("latency", "  ".join(f"p{q * 100:.0f} {seconds(tally.quantile(q))}" for q in _QUANTILES)))
+    rows.append(("retries", f"{tally.retries:,}"))
+    rows.append(("bytes", f"{size(tally.wire_bytes)} received  {size(tally.body_bytes)} of bodies"))
+    rows.extend(("output", plain(path)) for path in _outputs(batch))
+    return rows
+
+
+def _outputs(batch: Batch) -> list[str]:
+    return [getattr(sink, "path", None) or str(getattr(sink, "type", "")) for sink in batch.config.sinks]
+
+
+def _kinds(tally: Tally) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("error kind")
+    table.add_column("jobs", justify="right")
+    table.add_column("for example", overflow="fold")
+    for name, kind in sorted(tally.kinds.items(), key=lambda item: -item[1].count):
+        example = f"{plain(kind.example_url, 100)}  ({plain(kind.example_message, 120)})"
+        table.add_row(name, f"{kind.count:,}", Text(example))
+    return table
