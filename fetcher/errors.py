@@ -14,7 +14,12 @@ Only ``FetchError`` is about a single job. It never travels further than the wor
 
 from __future__ import annotations
 
+import difflib
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class ErrorKind(StrEnum):
@@ -114,3 +119,9 @@ class FetchError(FetcherError):
         self.message = message
         self.sent = sent
         self.status = status
+
+
+def suggestion(wrong: object, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'request'?`` or nothing, to end a message with."""
+    near = difflib.get_close_matches(str(wrong).lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

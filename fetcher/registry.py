@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from fetcher.problems import suggestion
+from fetcher.errors import suggestion
 from fetcher.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The commands of `fetcher`: one module a command, which builds its parts through the config, never by class."""
+"""The commands of `fetcher`: one module a command, added by a line in `app.py`."""

@@ -1,1 +1,1 @@
-"""From leased jobs to results; knows parts by `fetcher.interfaces` only, so a new part changes nothing here."""
+"""From leased jobs to results; it knows parts by `fetcher.interfaces`, so a new part changes nothing."""

@@ -1,1 +1,1 @@
-"""How results become bytes: one module a format, added as a `Format` by a line in `registry.py`."""
+"""How results become bytes: one module each, added as a `Format` by a line in `fetcher/registry.py`."""

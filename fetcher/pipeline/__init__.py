@@ -1,1 +1,1 @@
-"""From results to sinks and acknowledgements; knows parts by `fetcher.interfaces` only, as the engine does."""
+"""From results to sinks and acks; it knows sinks by `fetcher.interfaces`, and no new one changes it."""

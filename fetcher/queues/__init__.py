@@ -1,1 +1,1 @@
-"""Where jobs wait: one module a queue, added as a `Queue` (`fetcher.interfaces`) by a line in `registry.py`."""
+"""Where jobs wait: one module a queue, added as a `Queue` by a line in `fetcher/registry.py`."""

@@ -1,1 +1,1 @@
-"""Where results go: one module a sink, added as a `Sink` (`fetcher.interfaces`) by a line in `registry.py`."""
+"""Where results go: one module a sink, added as a `Sink` by a line in `fetcher/registry.py`."""

@@ -1,1 +1,1 @@
-"""Where jobs come from: one module a source, added as a `Source` (`fetcher.interfaces`) by a line in `registry.py`."""
+"""Where jobs come from: one module a source, added as a `Source` by a line in `fetcher/registry.py`."""

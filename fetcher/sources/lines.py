@@ -46,7 +46,7 @@ class StoppedError(Exception):
 
 
 class Input:
-    """The bytes of a file, a gzip file, a pipe, or, for the path ``-``, of stdin; messages call it ``name``."""
+    """The bytes of a file, a gzip file or a pipe; the path ``-`` is stdin. Messages call it ``name``."""
 
     def __init__(self, path: str, name: str, stopped: threading.Event) -> None:
         self.name = name

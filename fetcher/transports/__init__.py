@@ -1,1 +1,1 @@
-"""How a job is fetched: one module or folder a transport, added as a `Transport` by a line in `registry.py`."""
+"""How jobs are fetched: one module or folder each, added as a `Transport` in `fetcher/registry.py`."""

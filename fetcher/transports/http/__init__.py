@@ -1,1 +1,1 @@
-"""The transport for http and https: `transport.py` fetches a job in hops, each other module is a step of a hop."""
+"""http and https: `transport.py` is the part in the registry, other modules are steps of a fetch."""

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import socket
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest

@@ -1,16 +1,13 @@
-"""What a batch is: the config as a whole, from a file, the environment and ``-s``, checked in advance."""
+"""The root of a config: one batch, section by section."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -25,21 +22,11 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from fetcher.contradictions import contradictions
-from fetcher.document import MAX_BYTES, Document, parse
+from fetcher.config.contradictions import contradictions
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
-from fetcher.overrides import Layered, from_environment, from_flags
-from fetcher.problems import ConfigProblems, shown, translate
 from fetcher.registry import Part
 from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pydantic_core import ErrorDetails
-
-    from fetcher.problems import KeyPath
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -181,142 +168,6 @@ class Config(Settings):
             # Becomes part of the error that is being raised, path by path.
             raise ValidationError.from_exception_data("config", found)
         return self
-
-
-def load(
-    path: str | os.PathLike[str] | None,
-    overrides: Sequence[str] = (),
-    environ: Mapping[str, str] = os.environ,
-) -> Config:
-    """Load a config: ``overrides`` (``key.path=value``) over the environment over the file over the defaults.
-
-    Without a path there is no file. Raises ConfigProblems with everything that is wrong.
-    """
-    name = os.fspath(path) if path is not None else "config"
-    flags = from_flags(overrides)
-    document = parse(_read(name), name, environ) if path is not None else Document({})
-    if not isinstance(document.data, dict):
-        raise ConfigProblems([_not_a_mapping(name, document)])
-    layered = Layered.over(document, name)
-    unlaid = layered.lay([*from_environment(environ, document.variables), *flags])
-    if path is not None:
-        document.data.setdefault("name", _name_of(name))
-    config, problems = _validate(layered)
-    if problems or unlaid or config is None:
-        raise ConfigProblems([line for _, line in sorted(problems, key=lambda problem: problem[0])] + unlaid)
-    return config
-
-
-def _read(name: str) -> str:
-    try:
-        with Path(name).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except IsADirectoryError:
-        raise ConfigProblems([f"{name}: is a folder; name a config file in it"]) from None
-    except FileNotFoundError:
-        raise ConfigProblems([f"{name}: there is no such file; paths are relative to {Path.cwd()}"]) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigProblems([f"{name}: can not be read: {reason}"]) from None
-    if len(content) > MAX_BYTES:
-        raise ConfigProblems(
-            [f"{name}: is larger than {MAX_BYTES // 2**20} MiB; put the jobs into a file of their own"]
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ConfigProblems([f"{name}:{line}: is not UTF-8; save the file as UTF-8"]) from None
-
-
-def _not_a_mapping(name: str, document: Document) -> str:
-    if document.data is None:
-        return f"{name}: is empty; a config has at least sources and sinks"
-    return f"{name}:{document.lines[()]}: should be a mapping (key: value), not {shown(document.data)}"
-
-
-def _name_of(name: str) -> str:
-    """Return the stem of a file name as the name of a batch; what such a name can not have becomes a dash."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).lstrip("._-")[:_ALL] or "batch"
-
-
-def _validate(layered: Layered) -> tuple[Config | None, list[tuple[int, str]]]:
-    """Return the config, or None, and what is wrong as (line, sentence)."""
-    document = layered.document
-    problems = document.problems
-    config, errors = _attempt(document.data)
-    # A number where text is wanted is taken as it was written (``x-version: 1.10``).
-    written = {
-        error["loc"]: document.texts.get(error["loc"]) for error in errors if error["type"] == "string_type"
-    }
-    if any(text is not None for text in written.values()):
-        for path, text in written.items():
-            if text is not None:
-                _put(document.data, path, text)
-        config, errors = _attempt(document.data)
-    if errors:
-        found = translate(errors, document.data, json_schema(), document.substituted)
-        # A value that could not be read is not to be blamed for what stands in for it.
-        broken = {problem.path for problem in problems}
-        problems = problems + [p for p in found if not any(p.path[: len(path)] == path for path in broken)]
-    return config, [layered.tell(problem) for problem in problems]
-
-
-def _attempt(data: object) -> tuple[Config | None, list[ErrorDetails]]:
-    """Validate; what is raised must not leave here, not even as a context: it shows secrets."""
-    try:
-        return Config.model_validate(data), []
-    except ValidationError as error:
-        return None, error.errors(include_url=False)
-
-
-def _put(data: Any, path: KeyPath, value: str) -> None:
-    for key in path[:-1]:
-        data = data[key]
-    data[path[-1]] = value
-
-
-# ${VAR} may stand wherever a value may, and an editor knows nothing of what it will give.
-_VARIABLE = {"type": "string", "pattern": r"\$\{", "description": "A value from the environment."}
-_ABOUT = {"title", "description", "default", "examples"}
-
-
-def _tidy(node: Any) -> Any:
-    """Return a schema with what people read in it, and nothing that differs from one process to the next."""
-    if isinstance(node, list):
-        return [_tidy(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    about = {key: node[key] for key in _ABOUT - {"title"} if key in node}
-    if about.get("default", "") is None or isinstance(about.get("default"), dict | list):
-        # What a section is by default stands with its own keys.
-        del about["default"]
-    rules = {key: _tidy(value) for key, value in node.items() if key not in _ABOUT | {"properties"}}
-    if "properties" in node:
-        # The keys are names of fields here, not words of JSON Schema.
-        rules["properties"] = {name: _tidy(value) for name, value in node["properties"].items()}
-        if "const" in node["properties"].get("type", {}):
-            # It has a default for code that builds the part, but in a config it tells the parts apart.
-            rules["required"] = ["type", *rules.get("required", ())]
-    if rules.get("type") in {"integer", "number", "boolean"} or "enum" in rules:
-        rules = {"anyOf": [rules, {"$ref": "#/$defs/Variable"}]}
-    return dict(sorted(about.items())) | rules
-
-
-@cache
-def _schema_text() -> str:
-    schema = Config.model_json_schema()
-    properties = {name: _tidy(value) for name, value in schema.pop("properties").items()}
-    definitions = {name: _tidy(value) for name, value in schema.pop("$defs").items()}
-    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fetcher config"}
-    schema |= {"properties": properties, "$defs": definitions | {"Variable": _VARIABLE}}
-    return json.dumps(schema | draft)
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a config file, for editors."""
-    schema: dict[str, Any] = json.loads(_schema_text())
-    return schema
 
 
 def fingerprint(config: Config) -> str:

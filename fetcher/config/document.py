@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fetcher.problems import ConfigProblems, Problem, shown
+from fetcher.config.problems import ConfigProblems, Problem, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fetcher.problems import KeyPath
+    from fetcher.config.problems import KeyPath
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_NODES = 1_000_000

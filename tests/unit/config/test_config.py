@@ -11,12 +11,12 @@ from pydantic import SecretStr, ValidationError
 
 from fetcher import registry
 from fetcher.config import Config, FailureLimit, fingerprint, json_schema, load, parse_failures
-from fetcher.document import parse
+from fetcher.config.document import parse
 from fetcher.errors import ConfigError
-from fetcher.problems import ConfigProblems, dotted, schemas_at, shown, translate
+from fetcher.config.problems import ConfigProblems, dotted, schemas_at, shown, translate
 from fetcher.settings import Settings
 
-BAD = Path(__file__).parent.parent / "data" / "bad_configs"
+BAD = Path(__file__).parents[2] / "data" / "bad_configs"
 SHORT = "sources: [urls.txt]\nsinks: [out.jsonl]\n"
 FULL = """
 name: quickstart
@@ -110,7 +110,7 @@ def test_a_file_that_is_not_there(problems, write, tmp_path):
 
 
 def test_a_file_that_is_too_large(write, monkeypatch):
-    monkeypatch.setattr("fetcher.config.MAX_BYTES", 2**20)
+    monkeypatch.setattr("fetcher.config.loading.MAX_BYTES", 2**20)
     with pytest.raises(
         ConfigProblems, match=r"^x\.yaml: is larger than 1 MiB; put the jobs into a file of their own$"
     ):

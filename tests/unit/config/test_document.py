@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher import document
-from fetcher.document import parse, resolve
-from fetcher.problems import ConfigProblems
+from fetcher.config import document
+from fetcher.config.document import parse, resolve
+from fetcher.config.problems import ConfigProblems
 
 
 def read(text, environ=None):

@@ -10,15 +10,15 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from fetcher.config.problems import dotted
 from fetcher.intake import RowError, check_headers
-from fetcher.problems import dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fetcher.config import Config
+    from fetcher.config.model import Config
+    from fetcher.config.problems import KeyPath
     from fetcher.engine.limiter import LimitSettings
-    from fetcher.problems import KeyPath
     from fetcher.settings import Settings, TimeoutSettings
 
 # Where it is, what is wrong, and the value that is shown behind a sentence that starts with "should".

@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fetcher.document import Document, parse, resolve
-from fetcher.problems import ConfigProblems, dotted, shown
+from fetcher.config.document import Document, parse, resolve
+from fetcher.config.problems import ConfigProblems, dotted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from fetcher.problems import KeyPath, Problem
+    from fetcher.config.problems import KeyPath, Problem
 
 PREFIX = "FETCHER_"
 _KEY = re.compile(r'"([^"]*)"|\'([^\']*)\'|([^."\'=]+)')

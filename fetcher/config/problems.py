@@ -6,11 +6,10 @@ ours. The JSON Schema of the model says which keys there are (for suggestions) a
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fetcher.errors import ConfigError
+from fetcher.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,12 +69,6 @@ def shown(value: object) -> str:  # noqa: PLR0911  a table
             return "a mapping"
         case _:
             return f"a {type(value).__name__}"
-
-
-def suggestion(wrong: object, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'request'?`` or nothing."""
-    near = difflib.get_close_matches(str(wrong).lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def translate(
