@@ -1,0 +1,49 @@
+# Everything on a machine with Python >= 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUNS ?= 20
+
+.PHONY: help demo test lint format crash bench clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
+
+demo: $(VENV)/.fetcher   ## fetch 12,000 URLs of a simulated web
+	$(BIN)/fetcher demo
+
+test: $(VENV)/.dev   ## run every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev   ## style, types, layers, Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+format: $(VENV)/.dev   ## put code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+crash: $(VENV)/.dev   ## kill runs RUNS times at random moments and reconcile
+	FETCHER_TEST_CRASHES=$(RUNS) $(BIN)/python -m pytest tests/acceptance/test_crash.py
+
+bench: $(VENV)/.dev   ## measure against a bare aiohttp loop
+	$(BIN)/python -m benchmarks engine
+	$(BIN)/python -m benchmarks end_to_end
+
+clean:   ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fetcher needs Python 3.11 or later; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.fetcher: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.fetcher
