@@ -11,7 +11,7 @@ COPY --from=build /opt/fetcher /opt/fetcher
 ENV PATH="/opt/fetcher/bin:$PATH" PYTHONUNBUFFERED=1
 # Config, state and output are looked for here: mount a folder.
 WORKDIR /work
-USER fetcher
+USER 10001
 # In exec form, so that SIGTERM reaches fetcher itself, which then drains.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["fetcher"]
