@@ -27,7 +27,7 @@ format: $(VENV)/.dev   ## put code into shape
 	$(BIN)/ruff format .
 
 crash: $(VENV)/.dev   ## kill runs RUNS times at random moments and reconcile
-	FETCHER_TEST_CRASHES=$(RUNS) $(BIN)/python -m pytest tests/acceptance/test_crash.py
+	CRASHES=$(RUNS) $(BIN)/python -m pytest tests/acceptance/test_crash.py
 
 bench: $(VENV)/.dev   ## measure against a bare aiohttp loop
 	$(BIN)/python -m benchmarks engine

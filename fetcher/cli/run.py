@@ -75,29 +75,31 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 async def _run(batch: Batch, console: Console) -> int:
-    await batch.open()
+    with draining_on_signals(batch):
+        await batch.open()
+        try:
+            announce(batch, console)
+            finished = await _run_shown(batch, console)
+        finally:
+            await batch.close()
+    console.print(summary.render(batch), width=None if console.is_terminal else _WIDTH, highlight=False)
+    if not finished:
+        console.print("interrupted; run the same command again to resume", highlight=False)
+        return EXIT_RESUMABLE
+    failed = batch.engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
+    return EXIT_FAILURES if batch.config.max_failures.exceeded(failed, batch.engine.added) else 0
+
+
+async def _run_shown(batch: Batch, console: Console) -> bool:
+    showing = asyncio.create_task(progress.show(batch, console), name="progress")
+    # What was loaded so far lives as long as the process; the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
     try:
-        announce(batch, console)
-        with draining_on_signals(batch):
-            showing = asyncio.create_task(progress.show(batch, console), name="progress")
-            # What was loaded so far lives as long as the process; the collector need not look at it again.
-            gc.collect()
-            gc.freeze()
-            try:
-                finished = await batch.run()
-            finally:
-                showing.cancel()
-                await asyncio.wait([showing])
-        failed = batch.engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
-        console.print(summary.render(batch), width=None if console.is_terminal else _WIDTH, highlight=False)
-        if not finished:
-            console.print("interrupted; run the same command again to resume", highlight=False)
-            return EXIT_RESUMABLE
-        if batch.config.max_failures.exceeded(failed, batch.engine.added):
-            return EXIT_FAILURES
-        return 0
+        return await batch.run()
     finally:
-        await batch.close()
+        showing.cancel()
+        await asyncio.wait([showing])
 
 
 def announce(batch: Batch, console: Console) -> None:

@@ -1,0 +1,61 @@
+"""The files around a batch of this project: the config that goes in, the records that come out."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003  msgspec resolves annotations at run time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.contenders import Fetched, Task
+
+_CONFIG = """\
+name: bench
+sources: [{{type: file, format: txt, path: "{urls}"}}]
+limits: {{concurrency: {concurrency}, per_host: {{concurrency: {per_host}}}}}
+body: none
+http: {{resolve: {{"*.test": 127.0.0.1}}}}
+queue: {{type: sqlite, path: "{folder}/queue.db"}}
+sinks: [{{type: file, format: jsonl, path: "{folder}/records.jsonl"}}]
+"""
+
+
+class _Record(msgspec.Struct):
+    job_id: str
+    outcome: str
+    started_at: datetime
+    total_s: float = 0.0
+    body_size: int = 0
+
+
+def write_config(task: Task) -> Path:
+    """Write the config of a task: SQLite queue, JSONL file, no bodies; return where it is."""
+    path = task.folder / "bench.yaml"
+    text = _CONFIG.format(
+        urls=task.urls, folder=task.folder, concurrency=task.concurrency, per_host=task.per_host
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def read_records(task: Task, fetched: Fetched) -> None:
+    """Count the records that say ok, every job once, and what they say of bytes and times."""
+    decode = msgspec.json.Decoder(_Record).decode
+    seen: set[int] = set()
+    service, first = 0.0, float("inf")
+    with (task.folder / "records.jsonl").open("rb") as lines:
+        for line in lines:
+            record = decode(line)
+            number = int(record.job_id.partition("-")[2])
+            if record.outcome != "ok" or number in seen:
+                continue
+            seen.add(number)
+            fetched.bytes += record.body_size
+            service += record.total_s
+            first = min(first, record.started_at.timestamp())
+    fetched.count = len(seen)
+    if seen:
+        fetched.first_fetch_at, fetched.service_s = first, service / len(seen)

@@ -1,0 +1,47 @@
+"""The batch that ``fetcher run`` runs, without its display, in a process that knows what the batch alone costs."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+from benchmarks.batch_files import read_records, write_config
+from benchmarks.contenders import Fetched, Task, main, metered
+from fetcher.assembly import Batch
+from fetcher.cli.run import raise_file_limit, run_loop
+from fetcher.config import load
+
+if TYPE_CHECKING:
+    from fetcher.config import Config
+
+
+def fetch(task: Task) -> Fetched:
+    """Fetch with everything real."""
+    return run(task, load(write_config(task), environ={}))
+
+
+def run(task: Task, config: Config) -> Fetched:
+    """Run a batch as the command does, measured from before its first put to after its last ack."""
+    raise_file_limit()
+    measured: list[Fetched] = []
+    run_loop(_run(config, measured))
+    read_records(task, measured[0])
+    return measured[0]
+
+
+async def _run(config: Config, measured: list[Fetched]) -> int:
+    batch = Batch(config)
+    await batch.open()
+    try:
+        gc.collect()
+        gc.freeze()
+        with metered() as fetched:
+            await batch.run()
+        measured.append(fetched)
+    finally:
+        await batch.close()
+    return 0
+
+
+if __name__ == "__main__":
+    main(fetch)

@@ -1,0 +1,35 @@
+"""Everything of a batch but the network: file source, SQLite queue, engine, JSONL file, and NullTransport."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from benchmarks.batch_files import write_config
+from benchmarks.contenders import Fetched, Task, main
+from benchmarks.contenders.fetcher_batch import run
+from fetcher.config import load
+from fetcher.settings import Settings
+from fetcher.testing import NullTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class _Null(NullTransport):
+    schemes: ClassVar[Sequence[str]] = ("http", "https")
+
+
+class _NullHttp(Settings):
+    """Stands where the config has its http section."""
+
+    def build(self, *_: Any) -> _Null:
+        return _Null()
+
+
+def fetch(task: Task) -> Fetched:
+    """Fetch nothing, and account for it in full."""
+    return run(task, load(write_config(task), environ={}).model_copy(update={"http": _NullHttp()}))
+
+
+if __name__ == "__main__":
+    main(fetch)
