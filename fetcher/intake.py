@@ -36,6 +36,8 @@ _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)"
 _PLAIN = re.compile(
     rf"https?://({_HOST}(?:\.{_HOST})*\.?)(?::([0-9]{{1,5}}))?(?:[/?][\x21\x23-\x5b\x5d\x5f\x61-\x7a\x7e]*)?"
 )
+# ``example.org:80/x`` would be a URL of the scheme ``example.org``, which nobody means.
+_HOST_AND_PORT = re.compile(r"[^:/?#]+:\d{1,5}(?:[/?#]|$)")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -247,7 +249,7 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
         # The message may quote the URL; where that could be a password it is not passed on.
         reason = str(error) if str(error) and "@" not in url else "is not a URL"
         raise RowError(ErrorKind.INVALID_URL, reason) from None
-    if not parsed.scheme:
+    if not parsed.scheme or _HOST_AND_PORT.match(url):
         raise RowError(ErrorKind.INVALID_URL, "has no scheme; write http:// or https:// before it")
     if parsed.scheme not in SCHEMES:
         raise RowError(ErrorKind.UNSUPPORTED_SCHEME, f"nothing here fetches {parsed.scheme}: URLs")

@@ -1,8 +1,8 @@
 """Ways to fetch a file of URLs. Each is a module that ends in ``main(fetch)`` and is run as its own process.
 
-    python -m benchmarks.contenders.NAME --urls FILE --folder FOLDER [--concurrency N] [--per-host N] [--cpu N]
+    python -m benchmarks.contenders.NAME --urls FILE --folder FOLDER [--concurrency N --per-host N --cpu N]
 
-prints one JSON line, a ``Fetched``. A contender whose library is not installed should let the ImportError out.
+prints one JSON line, a ``Fetched``. Where its library is not installed, it lets the ImportError out.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Task(msgspec.Struct, frozen=True):
 class Fetched(msgspec.Struct):
     """What came of it: responses and bytes of bodies, counted as they were received.
 
-    ``seconds`` and ``cpu_s`` go from before the first request to after the last, without the start of the process.
-    Of those that only some contenders know, ``started_at`` and ``first_fetch_at`` are in epoch seconds, and
-    ``service_s`` is the mean time between the start of a request and the end of its response.
+    ``seconds`` and ``cpu_s`` go from before the first request to after the last, without the start of the
+    process. Of those that only some contenders know, ``started_at`` and ``first_fetch_at`` are in epoch seconds,
+    and ``service_s`` is the mean time between the start of a request and the end of its response.
     """
 
     count: int = 0

@@ -1,4 +1,4 @@
-"""The batch that ``fetcher run`` runs, without its display, in a process that knows what the batch alone costs."""
+"""The batch that ``fetcher run`` runs, without the display, in a process that knows what it alone costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def fetch(task: Task) -> Fetched:
     """Fetch with everything real."""
-    return run(task, load(write_config(task), environ={}))
+    return run(task, load(write_config(task)))
 
 
 def run(task: Task, config: Config) -> Fetched:

@@ -28,7 +28,7 @@ class _NullHttp(Settings):
 
 def fetch(task: Task) -> Fetched:
     """Fetch nothing, and account for it in full."""
-    return run(task, load(write_config(task), environ={}).model_copy(update={"http": _NullHttp()}))
+    return run(task, load(write_config(task)).model_copy(update={"http": _NullHttp()}))
 
 
 if __name__ == "__main__":

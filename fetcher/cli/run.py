@@ -60,7 +60,9 @@ def run(
 def run_batch(config: Config, *, fresh: bool = False) -> int:
     """Run a batch with display, signals and summary; return the exit code."""
     raise_file_limit()
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
     configure_logging()
     return run_loop(_run(Batch(config, fresh=fresh), console))
 
@@ -82,9 +84,9 @@ async def _run(batch: Batch, console: Console) -> int:
             finished = await _run_shown(batch, console)
         finally:
             await batch.close()
-    console.print(summary.render(batch), width=None if console.is_terminal else _WIDTH, highlight=False)
+    console.print(summary.render(batch))
     if not finished:
-        console.print("interrupted; run the same command again to resume", highlight=False)
+        console.print("interrupted; run the same command again to resume")
         return EXIT_RESUMABLE
     failed = batch.engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
     return EXIT_FAILURES if batch.config.max_failures.exceeded(failed, batch.engine.added) else 0
@@ -105,8 +107,8 @@ async def _run_shown(batch: Batch, console: Console) -> bool:
 def announce(batch: Batch, console: Console) -> None:
     """Say what is about to happen."""
     engine = batch.engine
-    if batch.resumed:
-        console.print(f"resuming {batch.config.name}: {engine.done:,} of {engine.added:,} jobs done", highlight=False)
+    if batch.resumed and engine.added:
+        console.print(f"resuming {batch.config.name}: {engine.done:,} of {engine.added:,} jobs done")
 
 
 @contextlib.contextmanager

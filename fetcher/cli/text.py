@@ -37,6 +37,8 @@ def clock(value: float | None) -> str:
     """Write a long duration as on a stopwatch."""
     if value is None:
         return "-"
+    if value < _MINUTE / 6:
+        return f"{value:.1f} s"
     whole = int(value)
     if whole >= _HOUR:
         return f"{whole // _HOUR}:{whole % _HOUR // _MINUTE:02}:{whole % _MINUTE:02}"

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -112,18 +113,21 @@ def test_a_signal_drains_records_what_was_fetched_and_can_be_resumed(tmp_path, n
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path):
-    with origin_process() as origin:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/{{1..10}}"
         (tmp_path / "batch.yaml").write_text(
-            f"sources: ['{origin.url}/hang?i={{1..10}}']\nsinks: [out.jsonl]\nshutdown_timeout: 1h\n"
+            f"sources: ['{url}']\nsinks: [out.jsonl]\nshutdown_timeout: 1h\n"
         )
         run = start(tmp_path)
-        wait_for_file(tmp_path / "out.jsonl", run)
-        run.send_signal(signal.SIGTERM)
-        time.sleep(0.3)  # two signals at the same moment are one
-        assert run.poll() is None
-        run.send_signal(signal.SIGTERM)
-        run.communicate(timeout=10)
-        assert run.returncode == -signal.SIGTERM
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1000).startswith(b"GET /")
+            run.send_signal(signal.SIGTERM)
+            time.sleep(0.3)  # two signals at the same moment are one
+            assert run.poll() is None
+            run.send_signal(signal.SIGTERM)
+            run.communicate(timeout=10)
+    assert run.returncode == -signal.SIGTERM
 
 
 def wait_for_file(path, run, size=0):

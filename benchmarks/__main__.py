@@ -1,0 +1,77 @@
+"""``python -m benchmarks`` lists the cases; ``python -m benchmarks CASE`` runs one. See ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import report
+from benchmarks.cases import Options, all_cases
+from benchmarks.measure import ContenderError, bench
+from fetcher.cli.run import raise_file_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.cases import Case
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; return the exit code."""
+    cases = all_cases()
+    given = _parser(cases).parse_args(arguments)
+    if given.case is None:
+        for name, case in cases.items():
+            print(f"{name}\n    {case.goal}")
+        return 0
+    case = cases[given.case]
+    options = Options(
+        repeat=given.repeat or case.repeat,
+        requests=given.requests or case.requests,
+        concurrency=given.concurrency,
+        real=given.real,
+    )
+    raise_file_limit()  # the origin inherits it
+    about = report.header()
+    try:
+        with bench() as ready:
+            result = case.run(ready, options)
+    except ContenderError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    report.show(given.case, case, result, about)
+    if given.json is not None:
+        report.write(given.json, given.case, options, result, about)
+    missed = [check for check in result.checks if not check.held]
+    return 1 if given.check and missed else 0
+
+
+def _parser(cases: dict[str, Case]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Without a case: list the cases."
+    )
+    parser.add_argument("case", nargs="?", choices=list(cases), metavar="CASE")
+    parser.add_argument("--repeat", type=_positive, help="runs of each contender, in turns")
+    parser.add_argument("--requests", type=_positive, help="requests of each run")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=100, help="requests in flight (default: 100)"
+    )
+    parser.add_argument(
+        "--real", action="store_true", help="scale: fetch the largest input over the network too"
+    )
+    parser.add_argument("--check", action="store_true", help="exit 1 if a bound is missed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report and every sample to FILE")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

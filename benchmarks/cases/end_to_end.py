@@ -1,0 +1,53 @@
+"""What a user gets: `fetcher run` with durable queue and records, beside a loop that keeps nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks import comparison
+from benchmarks.cases import Case, Check, Options, Report
+from benchmarks.inputs import write_urls
+from benchmarks.measure import Entrant
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Bench
+
+_SIZE = 1024
+_BOUND = 0.9
+_BARE, _RUN = "bare_aiohttp", "fetcher_run"
+_MODULES = (_BARE, _RUN, "fetcher_batch")
+
+
+def run(bench: Bench, options: Options) -> Report:
+    """Compare the command, and the batch in it, with the bare loop."""
+    n, concurrency = options.requests, options.concurrency
+    urls = write_urls(bench, n, f"/bytes/{_SIZE}")
+    entrants = [Entrant(name, name, urls, n, n * _SIZE, concurrency, concurrency) for name in _MODULES]
+    rounds = bench.rounds(entrants, options.repeat)
+    ratio = comparison.ratio(rounds, _RUN, _BARE)
+    return Report(
+        tables=[comparison.table(f"{n:,} URLs of {_SIZE} bytes, {concurrency} in flight", rounds, _BARE)],
+        checks=[
+            Check(
+                f"at least {_BOUND:g} times the rate of the bare loop",
+                f"{comparison.shown(ratio, '.2f')} times",
+                ratio.median >= _BOUND,
+            )
+        ],
+        samples=[sample for each in rounds for sample in each.values()],
+        notes=[
+            "requests/s and the ratio are of: bare_aiohttp from its first request to its last; fetcher_run the",
+            "  elapsed time of its own tally; fetcher_batch (the same batch without a display, in a process that can",
+            "  tell its CPU time) from before the first line is read to after the last acknowledgement",
+            "us CPU: of fetcher_run the whole process with its start, of the others the time that the rate is of",
+            "process s: the whole process; those of fetcher read and check all their records at the end",
+        ],
+    )
+
+
+CASE = Case(
+    goal=f"`fetcher run` with a SQLite queue and a JSONL file does at least {_BOUND:g} times the requests per "
+    "second of a bare aiohttp loop that keeps nothing.",
+    run=run,
+    requests=30_000,
+)
