@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import takewhile
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from fetcher.interfaces import Lease
+    from fetcher.interfaces import Ack, Lease, Nack
 
 _Held = TypeVar("_Held", bound=tuple[object, ...])
+_Settling = TypeVar("_Settling", "Ack", "Nack")
 
 
 class LeaseTable(Generic[_Held]):
@@ -43,6 +45,10 @@ class LeaseTable(Generic[_Held]):
         entry = self._held.get(lease.handle)
         return entry is not None and entry[0] == lease.token
 
+    def held(self, settling: Iterable[_Settling]) -> list[_Settling]:
+        """Return those whose lease is still held, each lease once: the second end of a job is refused like any other."""
+        return list({item.lease.handle: item for item in settling if self.holds(item.lease)}.values())
+
     def extend(self, leases: Sequence[Lease], now: float) -> int:
         """Give leases another full term; return how many are no longer held."""
         refused = 0
@@ -55,19 +61,15 @@ class LeaseTable(Generic[_Held]):
                 refused += 1
         return refused
 
-    def release(self, leases: Iterable[Lease]) -> None:
-        """Let go of leases that are held."""
-        for lease in leases:
-            self._held.pop(lease.handle, None)
+    def release(self, handles: Iterable[object]) -> None:
+        """Let go of what is held by these handles."""
+        for handle in handles:
+            self._held.pop(handle, None)
 
-    def lapsed(self, now: float) -> Iterator[_Held]:
-        """Take out and yield what was held past its deadline."""
-        while self._held:
-            handle, (_, deadline, item) = next(iter(self._held.items()))
-            if deadline > now:
-                return
-            del self._held[handle]
-            yield item
+    def lapsed(self, now: float) -> list[_Held]:
+        """Return what is held past its deadline; it stays held until it is released."""
+        past = takewhile(lambda entry: entry[1] <= now, self._held.values())
+        return [item for _, _, item in past]
 
     def clear(self) -> None:
         """Let go of everything."""

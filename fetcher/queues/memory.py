@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fetcher.model import Job, Outcome
 
 _Lane = tuple[int, str]
+# Entries of the heap that are out of date are dropped once they are this many times as many as the lanes.
+_MOST_STALE = 4
+_SMALL_HEAP = 64
 
 
 class MemoryQueueConfig(Settings):
@@ -77,7 +80,7 @@ class MemoryQueue:
         """Lease ready jobs of hosts that have room."""
         self._reclaim()
         left = dict(room)
-        passed: list[_Lane] = []
+        passed: set[_Lane] = set()
         taken: list[tuple[int, Job]] = []
         backlog: dict[str, int] = {}
         while self._heap and len(taken) < limit:
@@ -85,7 +88,7 @@ class MemoryQueue:
             jobs = self._lanes.get(lane)
             if jobs is None or len(jobs) != -size:
                 continue
-            passed.append(lane)
+            passed.add(lane)
             host = lane[1]
             free = left.get(host, per_host)
             count = max(0, min(len(jobs), free, limit - len(taken)))
@@ -93,7 +96,7 @@ class MemoryQueue:
             if count:
                 backlog[host] = backlog.get(host, 0) + len(jobs)
             taken.extend(jobs.popleft() for _ in range(count))
-        for lane in passed:
+        for lane in sorted(passed):
             self._rank(lane)
         self._ready -= len(taken)
         token = self._leases.grant(taken, self._clock())
@@ -102,20 +105,20 @@ class MemoryQueue:
 
     async def ack(self, acks: Sequence[Ack], marks: Mapping[str, str]) -> int:
         """End jobs, store marks, and return how many leases were refused."""
-        held = [ack for ack in acks if self._leases.holds(ack.lease)]
+        held = self._leases.held(acks)
         for ack in held:
             self._outcomes[ack.outcome] = self._outcomes.get(ack.outcome, 0) + 1
-        self._leases.release(ack.lease for ack in held)
+        self._leases.release(ack.lease.handle for ack in held)
         self._marks.update(marks)
         return len(acks) - len(held)
 
     async def nack(self, nacks: Sequence[Nack]) -> int:
         """Give jobs back and return how many leases were refused."""
-        held = [nack for nack in nacks if self._leases.holds(nack.lease)]
+        held = self._leases.held(nacks)
         now = self._clock()
         for nack in held:
             self._delay(nack.lease.job, now + nack.delay)
-        self._leases.release(nack.lease for nack in held)
+        self._leases.release(nack.lease.handle for nack in held)
         return len(nacks) - len(held)
 
     async def extend(self, leases: Sequence[Lease]) -> int:
@@ -155,6 +158,9 @@ class MemoryQueue:
             heapq.heappush(self._heap, (-lane[0], -len(jobs), lane))
         else:
             del self._lanes[lane]
+        if len(self._heap) > _MOST_STALE * len(self._lanes) + _SMALL_HEAP:
+            self._heap = [(-lane[0], -len(jobs), lane) for lane, jobs in self._lanes.items()]
+            heapq.heapify(self._heap)
 
     def _delay(self, job: Job, due: float) -> None:
         self._next += 1
@@ -163,7 +169,9 @@ class MemoryQueue:
     def _reclaim(self) -> None:
         """Put back what is due, and what was leased and not heard of again."""
         now = self._clock()
-        back = [job for _, job in self._leases.lapsed(now)]
+        lapsed = self._leases.lapsed(now)
+        self._leases.release(handle for handle, _ in lapsed)
+        back = [job for _, job in lapsed]
         while self._delayed and self._delayed[0][0] <= now:
             back.append(heapq.heappop(self._delayed)[2])
         for job in back:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _T = TypeVar("_T")
+_Candidate = tuple[int, str, int, int, int]  # lane, host, jobs ready, head, room of the host
+_Take = tuple[int, int, int]  # lane, head, how many
 
 _APPLICATION_ID = 0x66746368  # "ftch"
 _VERSION = 1
@@ -205,9 +207,10 @@ class SqliteQueue:
         try:
             return function(*args)
         except sqlite3.Error as error:
+            raise _translated(error, self._path) from error
+        finally:
             if self._db is not None and self._db.in_transaction:
                 self._db.rollback()
-            raise _translated(error, self._path) from error
 
     # What follows runs on the queue's thread.
 
@@ -218,6 +221,7 @@ class SqliteQueue:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StateError(f"{self._path.parent}: can not create the folder for the queue: {error.strerror}") from error
+        self._probe()
         db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=64)
         try:
             self._prepare(db)
@@ -227,13 +231,30 @@ class SqliteQueue:
         self._db = db
         return dict(db.execute("SELECT name, value FROM marks"))
 
-    def _prepare(self, db: sqlite3.Connection) -> None:
+    def _probe(self) -> None:
+        """Refuse what is not ours before SQLite would write what a dead owner left in the log into the file."""
+        log, index = (self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm"))
+        if not log.exists() or not log.stat().st_size:
+            return
+        stray = not index.exists()
+        db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+        try:
+            self._identify(db)
+        finally:
+            db.close()
+
+    def _identify(self, db: sqlite3.Connection) -> bool:
+        """Tell whether the file is still to be filled; raise StateError if it is not ours."""
         application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
         if not empty and application != _APPLICATION_ID:
             raise StateError(f"{self._path}: is a database, but not a queue of fetcher; give another path")
         if version > _VERSION:
             raise StateError(f"{self._path}: was written by a newer version of fetcher; use that, or give another path")
+        return empty
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        empty = self._identify(db)
         # Exclusive locking keeps a second process out for as long as this one lives, however it ends.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
@@ -285,11 +306,10 @@ class SqliteQueue:
     def _lease(self, limit: int, per_host: int, room: Mapping[str, int]) -> Leased:
         db = self._connection()
         db.execute("BEGIN IMMEDIATE")
-        self._reclaim(db, limit)
+        lapsed = self._reclaim(db, limit)
         db.execute("DELETE FROM room")
         db.execute("INSERT INTO room SELECT key, value FROM json_each(?)", (_json(room),))
-        lanes = _one(db, _CANDIDATES, {"per_host": per_host, "limit": limit})
-        takes = _takes(lanes, limit)
+        lanes, takes = self._shares(db, limit, per_host)
         rows = _decode_rows(db.execute(_TAKE, {"takes": _json(takes), "most": max((t[2] for t in takes), default=0)}).fetchone()[0])
         taken: dict[int, tuple[int, int]] = {}
         for seq, lane, _ in rows:
@@ -298,6 +318,7 @@ class SqliteQueue:
         db.execute(_ADVANCE, (_json([(lane, *rest) for lane, rest in taken.items()]),))
         due = db.execute("SELECT min(due) FROM delayed").fetchone()[0]
         db.execute("COMMIT")
+        self._leases.release(lapsed)
         rank = {take[0]: place for place, take in enumerate(takes)}
         rows.sort(key=lambda row: (rank[row[1]], row[0]))
         token = self._leases.grant([(seq, lane) for seq, lane, _ in rows], self._clock())
@@ -308,8 +329,18 @@ class SqliteQueue:
                 backlog[host] = backlog.get(host, 0) + ready
         return Leased(leases, None if due is None else max(0.0, due - self._now()), backlog)
 
-    def _reclaim(self, db: sqlite3.Connection, limit: int) -> None:
-        """Put back what is due, and what was leased and not heard of again."""
+    def _shares(self, db: sqlite3.Connection, limit: int, per_host: int) -> tuple[list[_Candidate], list[_Take]]:
+        most = limit
+        while True:
+            lanes = _one(db, _CANDIDATES, {"per_host": per_host, "limit": most})
+            takes = _takes(lanes, limit)
+            # Lanes of hosts whose room is used up by a higher priority may have hidden others.
+            if len(lanes) < most or sum(take for _, _, take in takes) >= limit:
+                return lanes, takes
+            most *= 4
+
+    def _reclaim(self, db: sqlite3.Connection, limit: int) -> list[int]:
+        """Put back what is due, and what was leased and not heard of again; return the latter."""
         now = self._now()
         lapsed = [seq for seq, _ in self._leases.lapsed(self._clock())]
         if lapsed:
@@ -317,16 +348,17 @@ class SqliteQueue:
         # Somewhat more than can be leased, so that a host without room does not hide those behind it for long.
         due = _one(db, _DUE, (now, limit * 4))
         if not due:
-            return
+            return lapsed
         seqs = _json(due)
         db.execute(_GROW_LANES, (_json(_one(db, _DUE_LANES, (seqs,))),))
         db.execute(_PUT_AGAIN, (seqs,))
         for table in ("jobs", "delayed"):
             db.execute(f"DELETE FROM {table} WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
+        return lapsed
 
     def _ack(self, acks: Sequence[Ack], marks: Mapping[str, str]) -> int:
         db = self._connection()
-        held = [ack for ack in acks if self._leases.holds(ack.lease)]
+        held = self._leases.held(acks)
         counts: dict[str, int] = {}
         for ack in held:
             counts[ack.outcome.value] = counts.get(ack.outcome.value, 0) + 1
@@ -335,19 +367,19 @@ class SqliteQueue:
         self._add_counts(db, counts)
         self._set_marks(db, marks)
         db.execute("COMMIT")
-        self._leases.release(ack.lease for ack in held)
+        self._leases.release(ack.lease.handle for ack in held)
         return len(acks) - len(held)
 
     def _nack(self, nacks: Sequence[Nack]) -> int:
         db = self._connection()
         now = self._now()
-        held = [nack for nack in nacks if self._leases.holds(nack.lease)]
+        held = self._leases.held(nacks)
         rows = _json([(nack.lease.handle, now + nack.delay, nack.lease.job) for nack in held])
         db.execute("BEGIN IMMEDIATE")
         db.execute(_REWRITE, (rows,))
         db.execute(_DELAY, (rows,))
         db.execute("COMMIT")
-        self._leases.release(nack.lease for nack in held)
+        self._leases.release(nack.lease.handle for nack in held)
         return len(nacks) - len(held)
 
     def _count(self) -> Counts:
@@ -362,9 +394,11 @@ class SqliteQueue:
 
     def _clear(self) -> None:
         db = self._connection()
-        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        db.execute("BEGIN IMMEDIATE")
+        for (table,) in [*tables, ("lanes",)]:
             db.execute(f"DELETE FROM {table}")
-        db.execute("DELETE FROM lanes")
+        db.execute("COMMIT")
         db.execute("VACUUM")
         self._leases.clear()
 
@@ -397,7 +431,7 @@ def _one(db: sqlite3.Connection, query: str, parameters: Any) -> Any:
     return msgspec.json.decode(db.execute(query, bound).fetchone()[0])
 
 
-def _takes(lanes: Iterable[tuple[int, str, int, int, int]], limit: int) -> list[tuple[int, int, int]]:
+def _takes(lanes: Iterable[_Candidate], limit: int) -> list[_Take]:
     """Share ``limit`` out over lanes in their order; lanes of one host share that host's room."""
     used: dict[str, int] = {}
     takes = []
