@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003  msgspec resolves annotations at run time
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,6 +26,7 @@ sinks: [{{type: file, format: jsonl, path: "{folder}/records.jsonl"}}]
 
 class _Record(msgspec.Struct):
     job_id: str
+    url: str
     outcome: str
     started_at: datetime
     total_s: float = 0.0
@@ -45,7 +47,8 @@ def read_records(task: Task, fetched: Fetched) -> None:
     """Count the records that say ok, every job once, and what they say of bytes and times."""
     decode = msgspec.json.Decoder(_Record).decode
     seen: set[int] = set()
-    service, first = 0.0, float("inf")
+    service: dict[str, float] = {}
+    first = float("inf")
     with (task.folder / "records.jsonl").open("rb") as lines:
         for line in lines:
             record = decode(line)
@@ -54,8 +57,11 @@ def read_records(task: Task, fetched: Fetched) -> None:
                 continue
             seen.add(number)
             fetched.bytes += record.body_size
-            service += record.total_s
+            host = urlsplit(record.url).netloc
+            service[host] = service.get(host, 0.0) + record.total_s
             first = min(first, record.started_at.timestamp())
     fetched.count = len(seen)
     if seen:
-        fetched.first_fetch_at, fetched.service_s = first, service / len(seen)
+        fetched.first_fetch_at = first
+        fetched.service_s = sum(service.values()) / len(seen)
+        fetched.busiest_host_s = max(service.values())

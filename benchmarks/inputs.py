@@ -28,7 +28,7 @@ def write_lines(bench: Bench, name: str, urls: Iterable[str]) -> Path:
 
 
 def zipf_hosts(jobs: int, hosts: int, exponent: float) -> list[str]:
-    """Return the host of each job in random order: the k-th largest has 1/k**exponent of the largest's, or so.
+    """Return the host of each job in random order: the k-th largest has 1/k**exponent of the largest, or so.
 
     Every host has a job. Sorted by name the largest comes last, which is the hardest order for a scheduler.
     """

@@ -1,7 +1,7 @@
 """Running contenders so that their figures can be compared.
 
-Each run is a process of its own, pinned to one core, with the origin on another. Contenders take turns (A B A B
-...), so that whatever else the machine does meets all of them; what is compared are the runs of one round.
+Each run is a process of its own, pinned to one core, with the origin on another. Contenders take turns
+(A B A B ...), so that whatever else the machine does meets all of them; compared are the runs of one round.
 """
 
 from __future__ import annotations

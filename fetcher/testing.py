@@ -31,7 +31,7 @@ class FakeClock:
 class MockTransport:
     """Answers from a function, by default with 200 and no body. Counts calls and concurrency.
 
-    ``respond`` takes the job and returns a Response, raises FetchError, or returns an awaitable of either.
+    ``respond`` takes the job and returns a Response, or raises what the transport is to raise.
     """
 
     def __init__(self, respond: Callable[[Job], Response] | None = None, *, gate: asyncio.Event | None = None) -> None:
@@ -92,6 +92,10 @@ class MemorySink:
         del self.results[int(mark or 0) :]
         self.is_open = True
 
+    def mark(self) -> str:
+        """Return the number of results so far."""
+        return str(len(self.results))
+
     async def write(self, results: Sequence[Result]) -> str:
         """Keep results and return their number so far."""
         if self.gate is not None:
@@ -100,7 +104,7 @@ class MemorySink:
             raise SinkError(self.fail_with)
         self.results.extend(results)
         self.batches.append(len(results))
-        return str(len(self.results))
+        return self.mark()
 
     async def close(self) -> None:
         """Note that it was closed."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
-from importlib import import_module
 from collections.abc import Callable  # noqa: TC003  msgspec resolves annotations where it encodes a struct
+from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -47,7 +47,7 @@ class Report(msgspec.Struct):
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A goal in one sentence, and how to find out. ``requests`` and ``repeat`` are what a caller may change."""
+    """A goal in one sentence, and how to find out. ``requests`` and ``repeat`` are but defaults."""
 
     goal: str
     run: Callable[[Bench, Options], Report]

@@ -36,18 +36,17 @@ def run(bench: Bench, options: Options) -> Report:
         ],
         samples=[sample for each in rounds for sample in each.values()],
         notes=[
-            "requests/s and the ratio are of: bare_aiohttp from its first request to its last; fetcher_run the",
-            "  elapsed time of its own tally; fetcher_batch (the same batch without a display, in a process that can",
-            "  tell its CPU time) from before the first line is read to after the last acknowledgement",
-            "us CPU: of fetcher_run the whole process with its start, of the others the time that the rate is of",
-            "process s: the whole process; those of fetcher read and check all their records at the end",
+            "requests/s, ratio: bare_aiohttp from first request to last; fetcher_run by its own tally",
+            "fetcher_batch: the same batch without a display, from before the first read to the last ack",
+            "us CPU: of fetcher_run the whole process with its start, of the others what the rate is of",
+            "process s: the whole process; those of fetcher end with reading and checking their records",
         ],
     )
 
 
 CASE = Case(
-    goal=f"`fetcher run` with a SQLite queue and a JSONL file does at least {_BOUND:g} times the requests per "
-    "second of a bare aiohttp loop that keeps nothing.",
+    goal=f"`fetcher run` with a SQLite queue and a JSONL file does at least {_BOUND:g} times the requests "
+    "per second of a bare aiohttp loop that keeps nothing.",
     run=run,
     requests=30_000,
 )

@@ -1,4 +1,4 @@
-"""What everything but the network costs: source, queue, engine, file, and a transport that answers at once."""
+"""What everything but the network costs: source, queue, engine and file, with answers out of thin air."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def run(bench: Bench, options: Options) -> Report:
 
 
 CASE = Case(
-    goal=f"The engine with a SQLite queue and a JSONL file does at least {_BOUND:g} times the requests per second "
-    "of a bare aiohttp loop, so that the network and not the engine is what a run waits for.",
+    goal=f"The engine with a SQLite queue and a JSONL file does at least {_BOUND:g} times the requests per "
+    "second of a bare aiohttp loop, so that the network and not the engine is what a run waits for.",
     run=run,
     requests=50_000,
 )

@@ -86,8 +86,8 @@ def _checks(rounds: list[Round], largest: list[int]) -> list[Check]:
 
 
 CASE = Case(
-    goal=f"Whatever the number of URLs, the first fetch comes within {_FIRST_FETCH:g} s of the start, and peak RSS "
-    f"stays under {_PEAK} MB and does not grow with it.",
+    goal=f"Whatever the number of URLs, the first fetch comes within {_FIRST_FETCH:g} s of the start, and "
+    f"peak RSS stays under {_PEAK} MB and does not grow with it.",
     run=run,
     requests=1_000_000,
     repeat=1,

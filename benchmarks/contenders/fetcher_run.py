@@ -1,7 +1,7 @@
 """``fetcher run`` as a user starts it: SQLite queue, JSONL file. A process of its own, watched from this one.
 
-``seconds`` is the batch's own elapsed time, from its tally. ``cpu_s`` and ``max_rss`` are of the whole process,
-its start included.
+``seconds`` is the batch's own elapsed time, from its tally. ``cpu_s`` and ``max_rss`` are of the whole
+process, its start included.
 """
 
 from __future__ import annotations

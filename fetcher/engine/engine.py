@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fetcher.engine.limiter import LimitSettings
-    from fetcher.interfaces import Queue, Sink, Source, Transport
+    from fetcher.engine.scheduler import Demand
+    from fetcher.interfaces import Leased, Queue, Sink, Source, Transport
     from fetcher.model import Result
 
 # How often freed room is leased anew, in seconds: rare enough that a lease takes many jobs, often enough that no
@@ -89,6 +90,7 @@ class Engine:
     async def start(self, marks: Mapping[str, str]) -> None:
         """Open sinks and transports. Raises ConfigError or StateError before anything is fetched."""
         self._loop = asyncio.get_running_loop()
+        self._renewed = self._loop.time()
         counts = await self._queue.counts()
         self.added, self.duplicates, self.done = counts.added, counts.duplicates, counts.done
         await self.delivery.open(marks)
@@ -114,6 +116,10 @@ class Engine:
                 self.delivery.finish()
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
+        finally:
+            self._draining.set()
+            if self._timer is not None:
+                self._timer.cancel()
         await self._return_jobs()
 
     def drain(self) -> None:
@@ -152,19 +158,40 @@ class Engine:
 
     async def _lease_loop(self) -> None:
         while True:
+            if self._loop.time() - self._renewed > self._queue.term / 2:
+                # The process was stopped for a while. Its leases may lapse in the next lease, but not before.
+                await self._renew()
             demand = self.scheduler.demand(self._loop.time())
             self._want_lease.clear()
-            due = None
+            due = demand.again
             if demand.limit:
-                leased = await self._queue.lease(demand.limit, demand.per_host, demand.room)
-                due = leased.next_due
-                now = self._loop.time()
-                for lease in leased.leases:
-                    lease.leased_at = now
-                    self._held[lease.handle] = lease
-                self.scheduler.add(leased, now)
+                leased = await self._lease(demand)
+                if leased.next_due is not None:
+                    due = leased.next_due if due is None else min(due, leased.next_due)
+                self._give_back(self.scheduler.add(leased, self._loop.time()))
                 self._wake_worker()
             await self._pause(due)
+
+    async def _lease(self, demand: Demand) -> Leased:
+        call = asyncio.ensure_future(self._queue.lease(demand.limit, demand.per_host, demand.room))
+        try:
+            return self._hold(await asyncio.shield(call))
+        except asyncio.CancelledError:
+            # What the queue is just leasing to us has to be given back like the rest.
+            self._hold(await call)
+            raise
+
+    def _hold(self, leased: Leased) -> Leased:
+        now = self._loop.time()
+        for lease in leased.leases:
+            lease.leased_at = now
+            self._held[lease.handle] = lease
+        return leased
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        if leases:
+            self._nacks.extend(Nack(lease, 0.0) for lease in leases)
+            self._want_nack.set()
 
     async def _pause(self, due: float | None) -> None:
         """Wait until another lease may find something: room was made, jobs were put, or a delay has passed."""
@@ -179,8 +206,6 @@ class Engine:
 
     def _wake_worker(self) -> None:
         """Have one more worker look for a job; it wakes the next if there is more to do."""
-        if not self.scheduler.has_ready:
-            self._set_timer()
         while self._idle:
             waiter = self._idle.pop()
             if not waiter.done():
@@ -197,14 +222,17 @@ class Engine:
                 await self.delivery.room()
             await self._slots.acquire()
             try:
-                lease = self.scheduler.next(self._loop.time())
+                # Both waits may have lasted beyond the beginning of a drain.
+                lease = None if self._draining.is_set() else self.scheduler.next(self._loop.time())
                 if lease is not None:
                     if self.scheduler.has_ready:
                         self._wake_worker()
+                    else:
+                        self._set_timer()
                     await self._attempt(lease)
             finally:
                 self._slots.release()
-            if lease is None:
+            if lease is None and not self._draining.is_set():
                 await self._rest()
 
     async def _rest(self) -> None:
@@ -214,7 +242,10 @@ class Engine:
         await waiter
 
     def _set_timer(self) -> None:
-        """Have a worker look again when the first host in the window may be asked."""
+        """Have a worker look again when the first host in the window may be asked.
+
+        Set by every worker before it fetches or rests; if all are busy when it fires, the next that is not looks.
+        """
         wake_at = self.scheduler.wake_at()
         if self._timer is not None and (wake_at is None or self._timer.when() > wake_at or self._timer.cancelled()):
             self._timer.cancel()
@@ -252,7 +283,8 @@ class Engine:
                 if job.first_started_at is None and result.started_at is not None:
                     job.first_started_at = result.started_at.timestamp()
                 if retry.host_delay is not None:
-                    self.scheduler.rest(job.host, self._loop.time() + retry.host_delay)
+                    now = self._loop.time()
+                    self._give_back(self.scheduler.rest(job.host, now + retry.host_delay, now))
                 self.retries += 1
                 self._nacks.append(Nack(lease, retry.delay))
                 self._want_nack.set()
@@ -279,7 +311,11 @@ class Engine:
     async def _renew_loop(self) -> None:
         while True:
             await asyncio.sleep(self._queue.term / _RENEWALS_PER_TERM)
-            await self._queue.extend(list(self._held.values()))
+            await self._renew()
+
+    async def _renew(self) -> None:
+        self._renewed = self._loop.time()
+        await self._queue.extend(list(self._held.values()))
 
     def _settled(self, leases: Sequence[Lease], accepted: int) -> None:
         for lease in leases:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_CONCURRENCY = 100_000
 # A start that comes late because the loop was busy may be made up for within this time, so that a rate is held
 # on average and not only as an upper bound. A delay is a promise about every single gap: nothing is made up for.
-_CATCH_UP = 0.05
+CATCH_UP = 0.05
 
 
 class HostLimits(Settings):
@@ -70,5 +70,5 @@ def next_start(previous: float, now: float, limits: HostLimits) -> float:
     This is the generic cell rate algorithm (ITU-T I.371) with a small tolerance.
     """
     interval = limits.interval
-    tolerance = 0.0 if limits.delay else min(_CATCH_UP, interval)
+    tolerance = 0.0 if limits.delay else min(CATCH_UP, interval)
     return max(previous, now - tolerance) + interval

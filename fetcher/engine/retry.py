@@ -30,7 +30,6 @@ TRANSIENT = (
     ErrorKind.READ_TIMEOUT,
     ErrorKind.TOTAL_TIMEOUT,
 )
-_MAX_DIGITS = 9
 
 
 class RetrySettings(Settings):
@@ -108,7 +107,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     """
     value = (value or "").strip()
     if value.isascii() and value.isdigit():
-        return float(value[:_MAX_DIGITS])
+        return float(value)  # infinite if it is that long
     try:
         when = parsedate_to_datetime(value)
     except (ValueError, TypeError, OverflowError, IndexError):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fetcher.engine.limiter import MAX_CONCURRENCY, HostLimits, next_start
+from fetcher.engine.limiter import CATCH_UP, MAX_CONCURRENCY, HostLimits, next_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,25 +33,33 @@ if TYPE_CHECKING:
 # Leased jobs for each one in flight: enough that a host never waits for the next lease, which takes milliseconds.
 _AHEAD = 8
 _SMALLEST_WINDOW = 1024
-# A host with a rate is given what it will start within this many seconds.
-_HORIZON = 1.0
+# A host with a rate is given what it will start within this many seconds, and nothing while it may not be asked for
+# longer: jobs that can not start soon would keep those out that can. Many times what a lease takes.
+_HORIZON = 0.25
 _SMOOTHING = 0.2
+# Entries that are out of date are dropped once they are this many times as many as the hosts.
+_MOST_STALE = 4
 _UNLIMITED = HostLimits(concurrency=MAX_CONCURRENCY)
 
 
 class Demand(msgspec.Struct):
-    """What to lease: ``limit`` jobs in all, and of each host ``room``, or ``per_host`` if it is not named."""
+    """What to lease: ``limit`` jobs in all, and of each host ``room``, or ``per_host`` if it is not named.
+
+    ``again``: in how many seconds some host that has no room now will have some, None if none will by time alone.
+    """
 
     limit: int
     per_host: int
     room: dict[str, int]
+    again: float | None = None
 
 
 class Host(msgspec.Struct, eq=False):
     """One host in the window.
 
     ``backlog``: how many jobs it has to come, here and in the queue, as far as known. ``free_at``: when it may be
-    asked next. ``listed``: it has an entry in one of the heaps. ``latency``: of late, in seconds, for display.
+    asked next. ``entry``: the order of its entry in one of the heaps, 0 if it has none; any other entry is out of date.
+    ``latency``: of late, in seconds, for display.
     """
 
     name: str
@@ -62,7 +70,7 @@ class Host(msgspec.Struct, eq=False):
     in_flight: int = 0
     latency: float = 0.0
     free_at: float = 0.0
-    listed: bool = False
+    entry: int = 0
 
 
 class Scheduler:
@@ -80,10 +88,13 @@ class Scheduler:
         self.waiting = 0
         self.in_flight = 0
 
-    def add(self, leased: Leased, now: float) -> None:
-        """Take leased jobs into the window."""
+    def add(self, leased: Leased, now: float) -> list[Lease]:
+        """Take leased jobs into the window; return those to give back, of hosts for which they were too many."""
+        excess: list[Lease] = []
+        had: dict[str, int] = {}
         for lease in leased.leases:
             host = self._host(lease.job.host)
+            had.setdefault(host.name, len(host.waiting))
             self._order += 1
             entry = (-lease.job.priority, self._order, lease)
             # Leases come by priority; only one that overtakes what already waits has to be sorted in.
@@ -92,19 +103,29 @@ class Scheduler:
             else:
                 host.waiting.append(entry)
         self.waiting += len(leased.leases)
-        for name, backlog in leased.backlog.items():
-            host = self._host(name)
-            host.backlog = backlog
-            self._list(host, now)
+        for name, waiting in had.items():
+            host = self._hosts[name]
+            host.backlog = waiting + leased.backlog.get(name, len(host.waiting) - waiting)
+            # The queue knew nothing of this host's own limits if it was not in the window.
+            while len(host.waiting) > max(host.room, waiting):
+                excess.append(host.waiting.pop()[2])
+            # Anew even if it is listed: it may have become more urgent than its entry says.
+            self._relist(host, now)
+        self.waiting -= len(excess)
+        return excess
 
     def next(self, now: float) -> Lease | None:
         """Return a job that may start now and count it as in flight, or None if there is none."""
         timed = self._timed
         while timed and timed[0][0] <= now:
-            self._relist(heapq.heappop(timed)[2], now)
+            _, order, host = heapq.heappop(timed)
+            if order == host.entry:
+                self._relist(host, now)
         ready = self._ready
         while ready:
-            host = heapq.heappop(ready)[3]
+            _, _, order, host = heapq.heappop(ready)
+            if order != host.entry:
+                continue
             if host.free_at > now:
                 self._relist(host, now)  # it was told to rest after it had been listed
                 continue
@@ -125,13 +146,15 @@ class Scheduler:
         host.latency += (now - started - host.latency) * _SMOOTHING
         host.in_flight -= 1
         self.in_flight -= 1
-        self._list(host, now)
+        if not host.entry:
+            self._relist(host, now)
         self._forget(host, now)
 
-    def rest(self, name: str, until: float) -> None:
-        """Start nothing more on a host before ``until``."""
+    def rest(self, name: str, until: float, now: float) -> list[Lease]:
+        """Start nothing more on a host before ``until``; return leases to give back, if that is not soon."""
         host = self._host(name)
         host.free_at = max(host.free_at, until)
+        return self._drop(host) if host.free_at > now + _HORIZON else []
 
     @property
     def has_ready(self) -> bool:
@@ -140,33 +163,40 @@ class Scheduler:
 
     def wake_at(self) -> float | None:
         """Return when a job becomes startable by the passing of time alone, or None if none waits for that."""
-        return self._timed[0][0] if self._timed else None
+        timed = self._timed
+        while timed and timed[0][1] != timed[0][2].entry:
+            heapq.heappop(timed)
+        return timed[0][0] if timed else None
 
     def demand(self, now: float) -> Demand:
         """Say what to lease next."""
         room = {}
+        again = math.inf
         for host in list(self._hosts.values()):
             if self._forget(host, now):
                 continue
-            # A host that may not be asked for long needs no job in the window, wherever it stands.
-            wanted = host.room if host.free_at <= now + _HORIZON else 0
-            room[host.name] = max(0, wanted - len(host.waiting))
-        return Demand(max(0, self.window - self.waiting), self._default_room, room)
+            if host.free_at <= now + _HORIZON:
+                room[host.name] = max(0, host.room - len(host.waiting))
+            else:
+                room[host.name] = 0
+                again = min(again, host.free_at - _HORIZON - now)
+        limit = max(0, self.window - self.waiting)
+        return Demand(limit, self._default_room, room, None if again == math.inf else again)
 
     def drop_waiting(self) -> list[Lease]:
         """Take every job that has not started out of the window."""
-        dropped = [entry[2] for host in self._hosts.values() for entry in host.waiting]
-        for host in self._hosts.values():
-            host.waiting.clear()
-            host.listed = False
-        self._ready.clear()
-        self._timed.clear()
-        self.waiting = 0
-        return dropped
+        return [lease for host in self._hosts.values() for lease in self._drop(host)]
 
     def hosts(self) -> Iterator[Host]:
         """Yield the hosts in the window, for display."""
         return iter(self._hosts.values())
+
+    def _drop(self, host: Host) -> list[Lease]:
+        dropped = [entry[2] for entry in host.waiting]
+        host.waiting.clear()
+        host.entry = 0
+        self.waiting -= len(dropped)
+        return dropped
 
     def _host(self, name: str) -> Host:
         host = self._hosts.get(name)
@@ -180,26 +210,27 @@ class Scheduler:
         """Return how many jobs of a host to hold: its share of the window if every slot were taken."""
         share = max(1, self.window * min(limits.concurrency, self._concurrency) // self._concurrency)
         if limits.interval:
-            share = min(share, math.ceil(_HORIZON / limits.interval) + 1)
+            share = min(share, math.ceil(_HORIZON / limits.interval))
         return share
 
-    def _list(self, host: Host, now: float) -> None:
-        if not host.listed:
-            self._relist(host, now)
-
     def _relist(self, host: Host, now: float) -> None:
-        host.listed = bool(host.waiting) and host.in_flight < host.limits.concurrency
-        if not host.listed:
+        if not host.waiting or host.in_flight >= host.limits.concurrency:
+            host.entry = 0
             return
         self._order += 1
+        host.entry = self._order
         if host.free_at > now:
             heapq.heappush(self._timed, (host.free_at, self._order, host))
         else:
             heapq.heappush(self._ready, (host.waiting[0][0], -host.backlog, self._order, host))
+            if len(self._ready) > _MOST_STALE * len(self._hosts) + _SMALLEST_WINDOW:
+                self._ready = [entry for entry in self._ready if entry[2] == entry[3].entry]
+                heapq.heapify(self._ready)
 
     def _forget(self, host: Host, now: float) -> bool:
         """Drop a host that has nothing here and no pause to remember, so that memory does not grow with hosts."""
-        if host.waiting or host.in_flight or host.free_at > now:
+        # What a rate may catch up with is remembered, too: a host must not earn it anew by being forgotten.
+        if host.waiting or host.in_flight or host.free_at + (CATCH_UP if host.limits.interval else 0.0) > now:
             return False
         self._hosts.pop(host.name, None)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -45,6 +46,12 @@ class Worker:
             response = await self._transports[job.url.partition(":")[0]].fetch(job)
         except FetchError as caught:
             error = caught
+        except asyncio.CancelledError:
+            # A library that cancels what several tasks wait for must not end a worker, and with it the job.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            error = FetchError(ErrorKind.INTERNAL, "the transport cancelled its own fetch")
         except Exception as caught:  # noqa: BLE001  a fault of ours must cost one job, not the run
             error = FetchError(ErrorKind.INTERNAL, f"{type(caught).__name__}: {caught}")
         total = time.perf_counter() - started

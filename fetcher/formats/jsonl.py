@@ -39,18 +39,29 @@ class JsonlFormat:
 
     def encode(self, results: Sequence[Result]) -> bytes:
         """Return a line for each result."""
-        return self._encoder.encode_lines([item if item.body is None else _with_body(item) for item in results])
+        records = [item if item.body is None else _with_body(item) for item in results]
+        try:
+            return self._encoder.encode_lines(records)
+        except UnicodeEncodeError:
+            return self._encoder.encode_lines([_writable(msgspec.to_builtins(record)) for record in records])
 
 
 def _with_body(result: Result) -> dict[str, Any]:
-    record = {
-        name: value
-        for name, value in msgspec.structs.asdict(result).items()
-        if value is not None or name == "schema_version"
-    }
+    record = msgspec.structs.asdict(result)
     body = result.body or b""
     try:
         record["body"], record["body_encoding"] = body.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
         record["body"], record["body_encoding"] = b64encode(body).decode("ascii"), "base64"
-    return record
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _writable(value: Any) -> Any:
+    """Return a value with each lone surrogate, which UTF-8 can not write, replaced by a question mark."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_writable(name): _writable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_writable(item) for item in value]
+    return value

@@ -8,7 +8,7 @@ not acknowledged is cut off again before the job is fetched anew.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,6 +37,12 @@ class Delivered(msgspec.Struct):
 
 def _weight(item: Delivered) -> int:
     return len(item.result.body) if item.result.body is not None else 0
+
+
+def _unless_failed(mark: str | BaseException | None) -> str | None:
+    if isinstance(mark, BaseException):
+        raise mark
+    return mark
 
 
 class Delivery:
@@ -70,8 +76,15 @@ class Delivery:
         """Open every sink at the mark up to which its records are acknowledged."""
         self.tally = Tally.load(marks.get(TALLY_MARK))
         self._earlier = self.tally.elapsed
+        begun = {}
         for name, sink in self._sinks.items():
             await sink.open(marks.get(name))
+            mark: Any = getattr(sink, "mark", None)
+            if mark is not None and mark() != marks.get(name):
+                begun[name] = mark()
+        # Before the first record: what is written and not acknowledged at a crash has to be known as ours.
+        if begun:
+            await self._queue.ack([], begun)
 
     async def run(self) -> None:
         """Deliver until closed. Raises SinkError or StateError, with nothing acknowledged that is not durable."""
@@ -92,8 +105,10 @@ class Delivery:
             ((name, sink),) = self._sinks.items()
             written = {name: await sink.write(results)}
         else:
-            marks = await asyncio.gather(*(sink.write(results) for sink in self._sinks.values()))
-            written = dict(zip(self._sinks, marks, strict=True))
+            # All of them have ended before a failure is raised: nobody may close a sink that is still writing.
+            writes = (sink.write(results) for sink in self._sinks.values())
+            marks = await asyncio.gather(*writes, return_exceptions=True)
+            written = {name: _unless_failed(mark) for name, mark in zip(self._sinks, marks, strict=True)}
         return {name: mark for name, mark in written.items() if mark is not None}
 
     def finish(self) -> None:

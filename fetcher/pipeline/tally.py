@@ -59,7 +59,7 @@ class Tally(msgspec.Struct):
         self.status_classes[status_class] = self.status_classes.get(status_class, 0) + 1
         self.body_bytes += result.body_size or 0
         self.wire_bytes += result.wire_size or 0
-        bucket = int(math.log((result.total_s or 0.0) + _SHORTEST) / _GROWTH)
+        bucket = math.floor(math.log(max(result.total_s or 0.0, _SHORTEST)) / _GROWTH)
         self.latency[bucket] = self.latency.get(bucket, 0) + 1
 
     def _add_kind(self, result: Result) -> None:
@@ -76,7 +76,7 @@ class Tally(msgspec.Struct):
         for bucket in sorted(self.latency):
             reached += self.latency[bucket]
             if reached >= wanted:
-                return math.exp((bucket + (0.5 if bucket >= 0 else -0.5)) * _GROWTH)
+                return math.exp((bucket + 0.5) * _GROWTH)
         return None
 
     def dump(self) -> str:

@@ -15,6 +15,7 @@ row, and the event loop runs on beside it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,7 @@ _VERSION = 1
 _MINIMUM_SQLITE = (3, 35, 0)
 # A wall clock that was set back between two runs must not turn a short delay into a long one.
 _LONGEST_DELAY = 600.0
+_SMALLEST_PAGE = 512
 
 _SCHEMA = f"""
 BEGIN;
@@ -152,6 +154,7 @@ class SqliteQueue:
         self._leases: LeaseTable[tuple[int, int]] = LeaseTable(lease)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="queue")
         self._db: sqlite3.Connection | None = None
+        self._closed = False
         # Persisted times are wall-clock; within a run they follow the steady clock, so that a jump moves nothing.
         self._epoch = time.time() - clock()
 
@@ -189,11 +192,14 @@ class SqliteQueue:
 
     async def close(self) -> None:
         """Close the file and give up its lock."""
-        if self._db is not None:
+        if not self._closed:
             await self._run(self._close)
-        self._executor.shutdown(wait=False)
+            self._closed = True
+            self._executor.shutdown(wait=False)
 
     async def _run(self, function: Callable[..., _T], *args: Any) -> _T:
+        if self._closed:
+            raise StateError(f"{self._path}: the queue is closed")
         call = asyncio.get_running_loop().run_in_executor(self._executor, self._guarded, function, args)
         # A cancelled caller must not leave while its transaction is still running: what it would do next (close,
         # say) has to find the outcome decided.
@@ -221,32 +227,41 @@ class SqliteQueue:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StateError(f"{self._path.parent}: can not create the folder for the queue: {error.strerror}") from error
-        self._probe()
+        stray = self._probe()
         db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=64)
         try:
             self._prepare(db)
         except BaseException:
             db.close()
             raise
+        for path in stray:
+            path.unlink(missing_ok=True)
         self._db = db
         return dict(db.execute("SELECT name, value FROM marks"))
 
-    def _probe(self) -> None:
-        """Refuse what is not ours before SQLite would write what a dead owner left in the log into the file."""
+    def _probe(self) -> list[Path]:
+        """Refuse what is not ours before SQLite writes what a dead owner left in the log into the file.
+
+        Return what this leaves behind, to be deleted once the file is locked.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            # SQLite takes what is shorter than a page for empty.
+            if 0 < self._path.stat().st_size < _SMALLEST_PAGE:
+                raise sqlite3.DatabaseError("file is not a database")
         log, index = (self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm"))
         if not log.exists() or not log.stat().st_size:
-            return
-        stray = not index.exists()
+            return []
         db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         try:
             self._identify(db)
         finally:
             db.close()
+        return [index]
 
     def _identify(self, db: sqlite3.Connection) -> bool:
         """Tell whether the file is still to be filled; raise StateError if it is not ours."""
         application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        empty = bool(db.execute("SELECT count(*) = 0 FROM sqlite_master").fetchone()[0])
         if not empty and application != _APPLICATION_ID:
             raise StateError(f"{self._path}: is a database, but not a queue of fetcher; give another path")
         if version > _VERSION:
@@ -254,9 +269,10 @@ class SqliteQueue:
         return empty
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        empty = self._identify(db)
-        # Exclusive locking keeps a second process out for as long as this one lives, however it ends.
+        # Exclusive locking keeps a second process out for as long as this one lives, however it ends. It comes
+        # first, so that the log's index is kept in memory rather than in a file.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        empty = self._identify(db)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if self._synchronous else 'NORMAL'}")
         db.execute("PRAGMA cache_size = -16000")

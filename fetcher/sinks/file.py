@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -81,8 +82,11 @@ class FileSink:
     async def write(self, results: Sequence[Result]) -> str:
         """Append results and return the mark after them."""
         data = self._format.encode(results)
+        if not self._offset:
+            # With the first records rather than at open: until there is a mark, the file is empty or not ours.
+            data = self._format.begin() + data
         await self._run(self._append, data)
-        return self._mark()
+        return self.mark()
 
     async def discard(self, mark: str) -> None:
         """Delete what an earlier run of this batch wrote, which ``mark`` is of, to start over."""
@@ -103,7 +107,8 @@ class FileSink:
             await asyncio.wait([call])
             raise
 
-    def _mark(self) -> str:
+    def mark(self) -> str:
+        """Return the mark after what was written so far; at first, where this batch's records will begin."""
         return msgspec.json.encode(FileMark(str(self._path), self._offset, self._start)).decode()
 
     # What follows runs on the sink's thread.
@@ -113,6 +118,8 @@ class FileSink:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
             existed = self._path.exists()
+            if existed and not self._path.is_file() and not self._path.is_dir():
+                raise ConfigError(f"{self._path}: is not a plain file that could be cut back; choose another path")
             self._fd = os.open(self._path, flags, 0o644)
         except OSError as error:
             raise ConfigError(
@@ -145,8 +152,6 @@ class FileSink:
         os.ftruncate(fd, self._offset)
         if self._synchronous and not existed:
             _sync_folder(self._path.parent)
-        if not self._offset:
-            self._append(self._format.begin())
 
     def _append(self, data: bytes) -> None:
         if self._fd is None:
@@ -154,7 +159,7 @@ class FileSink:
         view = memoryview(data)
         offset = self._offset
         try:
-            # At an offset of ours, so that bytes of a batch that failed half way are overwritten by the next.
+            # At an offset of ours, wherever a batch that failed half way has left the file.
             while view:
                 written = os.pwrite(self._fd, view, offset)
                 offset += written
@@ -162,6 +167,9 @@ class FileSink:
             if self._synchronous:
                 os.fsync(self._fd)
         except OSError as error:
+            # What there is of the batch would be a torn line. A file can be cut on a full disk, too.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._offset)
             hint = "; free some space and run again to resume" if error.errno == errno.ENOSPC else ""
             raise SinkError(f"{self._path}: {error.strerror}{hint}") from error
         self._offset = offset
@@ -172,7 +180,7 @@ class FileSink:
             return
         try:
             if mark.start:
-                os.truncate(path, mark.start)
+                os.truncate(path, min(mark.start, path.stat().st_size))
             else:
                 path.unlink()
         except OSError as error:

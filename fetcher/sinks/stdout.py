@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -62,9 +63,13 @@ class StdoutSink:
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)
+        fd = 1 if self._fd is None else self._fd
         try:
             while view:
-                view = view[os.write(self._fd or 1, view) :]
+                try:
+                    view = view[os.write(fd, view) :]
+                except BlockingIOError:  # whoever shares the pipe or the terminal with us has made it so
+                    select.select([], [fd], [])
         except BrokenPipeError as error:
             raise SinkError("standard output was closed by its reader") from error
         except OSError as error:

@@ -37,7 +37,7 @@ class Watch:
         self.quiet_until = self.deadline
 
     def check(self, now: float) -> None:
-        """Cancel the fetch if its time is up. It is suspended within the fetch, for only there is it watched."""
+        """Cancel the fetch if its time is up. It is suspended within it, for only there is it watched."""
         if self.expired is None and now >= min(self.deadline, self.quiet_until) and self._task is not None:
             self.expired = ErrorKind.TOTAL_TIMEOUT if now >= self.deadline else ErrorKind.READ_TIMEOUT
             self._task.cancel()

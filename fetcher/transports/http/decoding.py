@@ -1,27 +1,36 @@
 """Content codings (RFC 9110, section 8.4), decoded as the body arrives and checked to its end.
 
-A body whose coding ends before its end-of-stream mark is incomplete, whatever the framing said.
+A body whose coding ends before its end-of-stream mark is incomplete, whatever the framing said. After that
+mark, zero bytes are padding, which some servers send; anything else but another gzip member is damage.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fetcher.errors import ErrorKind, FetchError
 
+if TYPE_CHECKING:
+    from zlib import _Decompress
+
 ACCEPT_ENCODING = "gzip, deflate"
 _GZIP = 16 + zlib.MAX_WBITS
-# A zlib stream (RFC 1950) begins with a byte whose low nibble is 8; servers that send raw deflate (RFC 1951) under
-# the same name are too many to refuse.
+# A zlib stream (RFC 1950) begins with a byte whose low nibble is 8; servers that send raw deflate (RFC 1951)
+# under the same name are too many to refuse.
 _ZLIB_METHOD = 8
+# zlib copies what is behind a member when it ends: many small members in one piece would cost its square.
+_PIECE = 4096
 
 
 class Decoder(Protocol):
     """Decodes one body."""
 
     def feed(self, data: bytes, budget: int) -> bytes:
-        """Return at most ``budget`` + 1 decoded bytes: one more tells that there is more. Raises FetchError."""
+        """Return at most ``budget`` + 1 decoded bytes; that one more tells that there is more.
+
+        Raises FetchError.
+        """
         ...
 
     def finish(self) -> None:
@@ -40,28 +49,48 @@ class ZlibDecoder:
 
     def feed(self, data: bytes, budget: int) -> bytes:
         """Decode some bytes."""
-        decoded = b""
-        while data and len(decoded) <= budget:
-            if self._stream is None:
-                window = zlib.MAX_WBITS if data[0] & 0x0F == _ZLIB_METHOD else -zlib.MAX_WBITS
-                self._stream = zlib.decompressobj(window)
-            elif self._ended:
-                # What follows the end is another member, or padding that some servers send.
-                if not self._gzip or not data.strip(b"\0"):
-                    return decoded
-                self._stream = zlib.decompressobj(_GZIP)
-            try:
-                decoded += self._stream.decompress(data, budget - len(decoded) + 1)
-            except zlib.error as error:
-                raise FetchError(ErrorKind.BAD_ENCODING, f"the {self._coding} body is damaged: {error}") from error
-            self._ended = self._stream.eof
-            data = self._stream.unused_data if self._ended else self._stream.unconsumed_tail
-        return decoded
+        decoded, rest = self._decode(data, budget)
+        if not rest:
+            return decoded
+        pieces = [decoded]
+        budget -= len(decoded)
+        for start in range(0, len(rest), _PIECE):
+            piece = rest[start : start + _PIECE]
+            while piece and budget >= 0:
+                decoded, piece = self._decode(piece, budget)
+                pieces.append(decoded)
+                budget -= len(decoded)
+        return b"".join(pieces)
 
     def finish(self) -> None:
         """Check that the last member was whole."""
         if not self._ended:
-            raise FetchError(ErrorKind.BODY_INCOMPLETE, f"the {self._coding} body ends before its end-of-stream mark")
+            message = f"the {self._coding} body ends before its end-of-stream mark"
+            raise FetchError(ErrorKind.BODY_INCOMPLETE, message)
+
+    def _decode(self, data: bytes, budget: int) -> tuple[bytes, bytes]:
+        """Decode to the end of the data, of the member, or of the budget; return what is left of the data."""
+        if self._ended:
+            data = data.lstrip(b"\0")
+        if not data:
+            return b"", b""
+        stream = self._stream
+        if stream is None or self._ended:
+            stream = self._stream = self._begin(data[0])
+        try:
+            decoded = stream.decompress(data, budget + 1)
+        except zlib.error as error:
+            message = f"the {self._coding} body is damaged: {error}"
+            raise FetchError(ErrorKind.BAD_ENCODING, message) from error
+        self._ended = stream.eof
+        return decoded, stream.unused_data if stream.eof else stream.unconsumed_tail
+
+    def _begin(self, first: int) -> _Decompress:
+        if self._gzip:
+            return zlib.decompressobj(_GZIP)
+        if self._ended:
+            raise FetchError(ErrorKind.BAD_ENCODING, "the deflate body goes on after its end-of-stream mark")
+        return zlib.decompressobj(zlib.MAX_WBITS if first & 0x0F == _ZLIB_METHOD else -zlib.MAX_WBITS)
 
 
 def decoder_for(content_encoding: str | None) -> Decoder | None:

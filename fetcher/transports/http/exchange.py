@@ -1,10 +1,11 @@
 """One hop: one request, one response head, one body stream.
 
-Everything that makes a fetch out of hops (redirects, decoding, caps, credentials) stands above this seam and is
-written once. There are two ways to make a hop, with the same contract:
+Everything that makes a fetch out of hops (redirects, decoding, caps, credentials) stands above this seam and
+is written once; which connections may be used again is decided below it, in ``connector.py``. There are two
+ways to make a hop, with the same contract:
 
-- ``ConnectionExchange`` writes the request straight onto a connection of the shared session's pool. It skips the
-  layers of aiohttp's client that this project does not use and costs less than half of the CPU time.
+- ``ConnectionExchange`` writes the request straight onto a connection of the shared session's pool. It skips
+  the layers of aiohttp's client that this project does not use and costs less than half of the CPU time.
 - ``SessionExchange`` goes through ``ClientSession.request`` and everything in it.
 """
 
@@ -15,29 +16,34 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from aiohttp import ClientOSError, ClientRequest, ServerDisconnectedError
+from aiohttp import ClientOSError, ClientRequest, HttpVersion11, ServerDisconnectedError
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.transports.http.connector import PooledConnection
 from fetcher.transports.http.faults import fetch_error
-from fetcher.transports.http.tracing import HopTrace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp import ClientResponse, ClientSession, ClientTimeout, RawResponseMessage, StreamReader
+    from aiohttp import ClientResponse, ClientSession, ClientTimeout, StreamReader
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
+    from aiohttp.http_parser import RawResponseMessage
 
     from fetcher.model import Header
+    from fetcher.transports.http.tracing import HopTrace
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+# A request without a body says so where one would have been expected (RFC 9110, section 8.6).
+_EXPECT_BODY = frozenset({"POST", "PUT", "PATCH"})
 _MOST_ROUTES = 4096
 _MOST_INTERIM = 8
 _SWITCHING = 101
 _FIRST_FINAL = 200
-_MAX_FIELD = 16 * 1024
-_MAX_HEADERS = 256
+MAX_FIELD = 16 * 1024
+MAX_HEADERS = 256
 _READ_SIZE = 64 * 1024
 
 
@@ -54,15 +60,19 @@ class Hop(msgspec.Struct):
 class Answer(Protocol):
     """The head of a response, and its body while it arrives.
 
-    ``headers`` has every field in its order, bytes decoded as ISO-8859-1, so that ``.encode("latin-1")`` gives back
-    exactly what was sent. ``fields`` finds one by its name, in whatever case.
+    ``headers`` has every field in its order, bytes decoded as ISO-8859-1, so that ``.encode("latin-1")``
+    gives back exactly what was sent. ``fields`` finds one by its name, in whatever case.
     """
 
     status: int
     headers: list[Header]
-    fields: Mapping[str, str]
     http_version: str
     remote_ip: str | None
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Header values by their names."""
+        ...
 
     async def read(self) -> bytes:
         """Return what has arrived of the body, still encoded; nothing at its end.
@@ -85,61 +95,62 @@ class Exchange(Protocol):
 
 
 class _Route(msgspec.Struct, eq=False):
-    """What all requests to one origin share. ``request`` only serves to find or open a connection."""
+    """What all requests to one origin share.
+
+    ``request`` only serves to find or open a connection. ``version`` is what follows the target in a request
+    line, ``head`` that and the rest of the head that most requests have.
+    """
 
     request: ClientRequest
+    version: bytes
+    host: bytes
     head: bytes
 
 
 class ConnectionExchange:
-    """Requests written straight onto the connections of the session's pool."""
+    """Requests written straight onto the connections of the session's pool.
 
-    def __init__(self, session: ClientSession) -> None:
+    ``usual`` are the headers that most hops have; they are recognised by identity.
+    """
+
+    def __init__(self, session: ClientSession, usual: list[Header]) -> None:
         if session.connector is None:
             raise RuntimeError("the session is closed")
         self._session = session
         self._connector = session.connector
         self._loop = asyncio.get_running_loop()
+        self._usual = usual
         self._routes: OrderedDict[str, _Route] = OrderedDict()
 
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Send the request, on another connection if a reused one turns out to be closed."""
-        end = _end_of_origin(hop.url)
-        route = self._routes.get(hop.url[:end]) or self._route(hop.url[:end])
-        data = _serialise(hop, route.head, hop.url[end:] or "/")
+        url = hop.url
+        end = _end_of_origin(url)
+        route = self._routes.get(url[:end]) or self._route(url[:end])
+        data = self._serialise(hop, route, url[end:])
         while True:
-            connection = await self._connect(route, trace, hop.timeout)
+            try:
+                connection = await self._connector.connect(route.request, [trace], hop.timeout)
+            except Exception as error:
+                raise fetch_error(error, url, trace) from error
             try:
                 return await self._talk(connection, hop, data)
             except (ServerDisconnectedError, ClientOSError) as error:
                 connection.close()
-                # A server may close an idle connection at the moment at which it is used again (RFC 9112, section
-                # 9.3.1). Every turn uses up a pooled connection, so this ends.
+                # A server may close an idle connection at the moment at which it is used again (RFC 9112,
+                # section 9.3.1). Every turn uses up a pooled connection, so this ends.
                 if not trace.reused or hop.method not in IDEMPOTENT:
-                    raise fetch_error(error, hop.url, trace) from error
+                    raise fetch_error(error, url, trace) from error
             except (HttpProcessingError, OSError) as error:
                 connection.close()
-                raise fetch_error(error, hop.url, trace) from error
+                raise fetch_error(error, url, trace) from error
             except BaseException:
                 connection.close()
                 raise
 
-    async def _connect(self, route: _Route, trace: HopTrace, timeout: ClientTimeout) -> Connection:
-        while True:
-            trace.reused = False
-            try:
-                connection = await self._connector.connect(route.request, [trace], timeout)
-            except Exception as error:
-                raise fetch_error(error, str(route.request.url), trace) from error
-            protocol = connection.protocol
-            if protocol is not None and not protocol.should_close:
-                return connection
-            # Something arrived on it while it was idle: whatever that was, it is no answer of ours.
-            connection.close()
-
     async def _talk(self, connection: Connection, hop: Hop, data: bytes) -> Answer:
         protocol = connection.protocol
-        transport = connection.transport
+        transport = None if protocol is None else protocol.transport
         if protocol is None or transport is None:
             raise ServerDisconnectedError
         protocol.set_response_params(
@@ -147,9 +158,9 @@ class ConnectionExchange:
             read_until_eof=True,
             auto_decompress=False,
             read_bufsize=_READ_SIZE,
-            max_line_size=_MAX_FIELD,
-            max_field_size=_MAX_FIELD,
-            max_headers=_MAX_HEADERS,
+            max_line_size=MAX_FIELD,
+            max_field_size=MAX_FIELD,
+            max_headers=MAX_HEADERS,
         )
         transport.write(data)
         for _ in range(_MOST_INTERIM):
@@ -157,16 +168,32 @@ class ConnectionExchange:
             if message.code >= _FIRST_FINAL:
                 return _ConnectionAnswer(connection, message, payload, hop.url)
             if message.code == _SWITCHING:
-                raise FetchError(ErrorKind.BAD_HTTP, "the server switched protocols without being asked")
+                raise _switched()
         raise FetchError(ErrorKind.BAD_HTTP, f"more than {_MOST_INTERIM} interim responses")
+
+    def _serialise(self, hop: Hop, route: _Route, target: str) -> bytes:
+        """Write a request (RFC 9112, section 3). Intake has checked all of it; this makes sure of it."""
+        line = f"{hop.method} {target}" if target[:1] == "/" else f"{hop.method} /{target}"
+        _check_line(line)
+        body = hop.body
+        if hop.headers is self._usual and body is None and hop.method not in _EXPECT_BODY:
+            return line.encode("ascii") + route.head
+        length = b""
+        if body is not None or hop.method in _EXPECT_BODY:
+            length = b"Content-Length: %d\r\n" % len(body or b"")
+        fields, own_host = _fields(hop.headers)
+        host = b"" if own_host else route.host
+        return b"".join((line.encode("ascii"), route.version, host, fields, length, b"\r\n", body or b""))
 
     def _route(self, origin: str) -> _Route:
         url = URL(origin + "/", encoded=True)
         request = ClientRequest("GET", url, loop=self._loop, session=self._session)
-        host = origin.partition("://")[2]
         default = ":443" if url.scheme == "https" else ":80"
-        route = _Route(request, b" HTTP/1.1\r\nHost: " + host.removesuffix(default).encode("ascii") + b"\r\n")
-        self._routes[origin] = route
+        name = origin.partition("://")[2].removesuffix(default).encode("ascii")
+        version, host = b" HTTP/1.1\r\n", b"Host: " + name + b"\r\n"
+        fields, own_host = _fields(self._usual)
+        head = version + (b"" if own_host else host) + fields + b"\r\n"
+        route = self._routes[origin] = _Route(request, version, host, head)
         if len(self._routes) > _MOST_ROUTES:
             self._routes.popitem(last=False)
         return route
@@ -175,17 +202,29 @@ class ConnectionExchange:
 class _ConnectionAnswer:
     """A response that is still arriving on a connection of the pool."""
 
-    __slots__ = ("_connection", "_payload", "_url", "fields", "headers", "http_version", "remote_ip", "status")
+    __slots__ = (
+        "_connection",
+        "_payload",
+        "_url",
+        "fields",
+        "headers",
+        "http_version",
+        "remote_ip",
+        "status",
+    )
 
-    def __init__(self, connection: Connection, message: RawResponseMessage, payload: StreamReader, url: str) -> None:
+    def __init__(
+        self, connection: Connection, message: RawResponseMessage, payload: StreamReader, url: str
+    ) -> None:
         self._connection = connection
         self._payload = payload
         self._url = url
         self.status = message.code
         self.headers = _decoded(message.raw_headers)
         self.fields = message.headers
-        self.http_version = f"{message.version.major}.{message.version.minor}"
-        self.remote_ip = _peer(connection)
+        version = message.version
+        self.http_version = "1.1" if version == HttpVersion11 else f"{version.major}.{version.minor}"
+        self.remote_ip = _remote_ip(connection.protocol)
 
     async def read(self) -> bytes:
         """Return what has arrived of the body."""
@@ -200,7 +239,12 @@ class _ConnectionAnswer:
 
     def close(self) -> None:
         """Give the connection back; the pool closes it if anything of the response is still to come."""
-        self._connection.release()
+        transport = self._connection.transport
+        if transport is not None and transport.get_write_buffer_size():
+            # Answered before the request was read: who knows whether the rest of it ever will be.
+            self._connection.close()
+        else:
+            self._connection.release()
 
 
 class SessionExchange:
@@ -211,8 +255,8 @@ class SessionExchange:
 
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Send the request through every layer of aiohttp's client."""
-        # The session does not say when it had a connection; that bytes may have left is the safe assumption.
-        trace.sent = True
+        _check_line(f"{hop.method} {hop.url}")
+        _fields(hop.headers)
         try:
             response = await self._session.request(
                 hop.method,
@@ -221,9 +265,13 @@ class SessionExchange:
                 data=hop.body,
                 allow_redirects=False,
                 timeout=hop.timeout,
+                trace_request_ctx=trace,
             )
         except Exception as error:
             raise fetch_error(error, hop.url, trace) from error
+        if response.status == _SWITCHING:
+            response.close()
+            raise _switched()
         return _SessionAnswer(response)
 
 
@@ -237,7 +285,8 @@ class _SessionAnswer:
         self.fields = response.headers
         version = response.version
         self.http_version = f"{version.major}.{version.minor}" if version else "1.1"
-        self.remote_ip = _peer(response.connection) if response.connection is not None else None
+        # Not ``response.connection``, which is gone already if the whole body came with the head.
+        self.remote_ip = _remote_ip(response._protocol)  # noqa: SLF001
 
     async def read(self) -> bytes:
         """Return what has arrived of the body."""
@@ -269,21 +318,27 @@ def _end_of_origin(url: str) -> int:
     return end if end >= 0 else len(url)
 
 
-def _serialise(hop: Hop, head: bytes, target: str) -> bytes:
-    """Write a request head (RFC 9112, section 3). Names and values were checked at intake."""
-    if target[0] == "?":
-        target = "/" + target
-    lines = [f"{name}: {value}\r\n" for name, value in hop.headers]
-    if hop.body is not None:
-        lines.append(f"Content-Length: {len(hop.body)}\r\n")
-    text = "".join(lines)
-    return b"".join((f"{hop.method} {target}".encode("ascii"), head, text.encode("utf-8"), b"\r\n", hop.body or b""))
+def _check_line(line: str) -> None:
+    if not (line.isascii() and line.isprintable() and line.count(" ") == 1):
+        message = "a space, a control character or another alphabet in the method or the URL"
+        raise FetchError(ErrorKind.INVALID_URL, message, sent=False)
+
+
+def _fields(headers: list[Header]) -> tuple[bytes, bool]:
+    """Return header lines, and whether Host is one of them. Raises FetchError if they would be others."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if text.count("\r") != len(headers) or text.count("\n") != len(headers) or "\0" in text:
+        raise FetchError(ErrorKind.INVALID_ROW, "a header contains CR, LF or NUL", sent=False)
+    return text.encode("utf-8"), any(name.lower() == "host" for name, _ in headers)
 
 
 def _decoded(raw: tuple[tuple[bytes, bytes], ...]) -> list[Header]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
 
 
-def _peer(connection: Connection) -> str | None:
-    peer = connection.transport.get_extra_info("peername") if connection.transport is not None else None
-    return peer[0] if peer else None
+def _switched() -> FetchError:
+    return FetchError(ErrorKind.BAD_HTTP, "the server switched protocols without being asked")
+
+
+def _remote_ip(protocol: ResponseHandler | None) -> str | None:
+    return protocol.remote_ip if isinstance(protocol, PooledConnection) else None

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import string
+from urllib.parse import quote
+
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.intake import make_job
 from fetcher.transports.http.exchange import Hop
+from fetcher.transports.http.fields import printable
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SEE_OTHER = 303
 # Before RFC 7231 these were read as 303 by most clients when they answered a POST; servers count on it.
 _TURN_POST_INTO_GET = frozenset({301, 302})
-# What tells an origin who we are is not told to another.
-_PRIVATE = frozenset({"authorization", "cookie", "proxy-authorization"})
+# What tells an origin who we are is not told to another; nor is the name that the first one was called by.
+_OF_ORIGIN = frozenset({"authorization", "cookie", "proxy-authorization", "host"})
 # Describes a body; goes when the body goes.
 _OF_BODY = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
+_KEPT = string.punctuation
 
 
 def follow(hop: Hop, status: int, location: str) -> Hop:
@@ -26,21 +31,36 @@ def follow(hop: Hop, status: int, location: str) -> Hop:
         method, body = "GET", None
         headers = [header for header in headers if header[0].lower() not in _OF_BODY]
     if _origin(target) != _origin(hop.url):
-        headers = [header for header in headers if header[0].lower() not in _PRIVATE | {"host"}]
+        headers = [header for header in headers if header[0].lower() not in _OF_ORIGIN]
     return Hop(method, target, headers, body, hop.timeout)
 
 
 def _target(base: str, status: int, location: str) -> str:
+    shown = (printable(location) or "")[:200]
     try:
-        joined = str(URL(base, encoded=True).join(URL(location.strip())))
+        joined = str(URL(base, encoded=True).join(_reference(location)))
     except ValueError as error:
-        raise FetchError(ErrorKind.BAD_REDIRECT, f"points to {location[:200]!r}: {error}", status=status) from error
+        raise FetchError(ErrorKind.BAD_REDIRECT, f"points to {shown!r}: {error}", status=status) from error
     checked = make_job("", joined)
     if checked.rejected is not None:
-        message = f"points to {location[:200]!r}: {checked.rejected.message}"
+        message = f"points to {shown!r}: {checked.rejected.message}"
         raise FetchError(ErrorKind.BAD_REDIRECT, message, status=status)
     return checked.url
 
 
-def _origin(url: str) -> URL:
-    return URL(url, encoded=True).origin()
+def _reference(location: str) -> URL:
+    """Read a Location, byte for byte where that is possible.
+
+    Whatever is no ASCII character is percent-encoded: bytes that are not UTF-8 as they are, and text (an IRI)
+    by yarl, which knows what IDNA makes of a host.
+    """
+    location = location.strip()
+    raw = location.encode("utf-8", "surrogateescape")
+    if location.isascii() or printable(location) != location:
+        return URL(quote(raw, safe=_KEPT), encoded=True)
+    return URL(location)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parsed = URL(url, encoded=True)
+    return parsed.scheme, (parsed.raw_host or "").lower(), parsed.port

@@ -18,7 +18,7 @@ class MappingResolver(AbstractResolver):
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
         self._addresses = {pattern.lower(): address for pattern, address in addresses.items()}
-        # c-ares does not use threads: a slow name server never waits for, or holds up, anything but its own names.
+        # c-ares does not use threads: a slow name server waits for nothing, and holds up only its own names.
         self._dns = AsyncResolver()
 
     async def resolve(

@@ -3,8 +3,8 @@
     job -> hop -> exchange -> head -> redirect? -> another hop
                                   -> body: counted, decoded, capped, hashed
 
-Concurrency is bounded by the engine; the connector has no limit of its own, so that no request's timeout is ever
-spent on waiting for a slot.
+Concurrency is bounded by the engine; the connector has no limit of its own, so that no request's timeout is
+ever spent on waiting for a slot.
 """
 
 from __future__ import annotations
@@ -12,28 +12,37 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
-import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import aiohttp
 from pydantic import Field, field_validator
 
-from fetcher.errors import ErrorKind, FetchError
+from fetcher.errors import ConfigError, ErrorKind, FetchError
 from fetcher.model import Header, Job, Redirect, Response, Timings
 from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
+from fetcher.transports.http.connector import GuardedConnector
 from fetcher.transports.http.decoding import ACCEPT_ENCODING, decoder_for
-from fetcher.transports.http.exchange import Answer, ConnectionExchange, Exchange, Hop, SessionExchange
+from fetcher.transports.http.exchange import (
+    MAX_FIELD,
+    MAX_HEADERS,
+    Answer,
+    ConnectionExchange,
+    Exchange,
+    Hop,
+    SessionExchange,
+)
+from fetcher.transports.http.fields import merged, printable
 from fetcher.transports.http.redirects import REDIRECTS, follow
 from fetcher.transports.http.resolver import MappingResolver
-from fetcher.transports.http.tracing import HopTrace, traced_context
+from fetcher.transports.http.tracing import HopTrace, session_tracing, traced_context
 from fetcher.transports.watchdog import Watch, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MOST_DRAINED = 64 * 1024
-_ESCAPED = re.compile("[\ud800-\udfff]")
 
 
 class HttpConfig(Settings):
@@ -41,13 +50,15 @@ class HttpConfig(Settings):
 
     user_agent: str = Field(default="fetcher/0.1", pattern=r"^[^\r\n\x00]*$")
     """Sent with every request that does not set its own."""
-    resolve: dict[str, str] = {}
+    resolve: dict[str, str] = Field(default={})
     """Host names or patterns (``*.test``) to the IP address to connect to instead of asking the DNS."""
     exchange: Literal["connection", "session"] = "connection"
-    """``connection`` writes requests straight onto the session's pooled connections, which costs less than half
-    of what ``session`` does; ``session`` goes through every layer of aiohttp's client."""
+    """``connection`` writes requests straight onto the session's pooled connections, which costs less than
+    half of what ``session`` does; ``session`` goes through every layer of aiohttp's client."""
     keep_alive: Duration = Field(default=15.0)
     """How long an idle connection is kept for reuse."""
+    ca_file: str | None = None
+    """A PEM file of certificate authorities to trust instead of the system's."""
 
     @field_validator("resolve")
     @classmethod
@@ -79,15 +90,22 @@ class HttpTransport:
         # Reading is timed by the watchdog, so that a request costs no timer.
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect)
         self._watchdog = Watchdog()
+        self._resolver: MappingResolver | None = None
         self._session: aiohttp.ClientSession | None = None
         self._exchange: Exchange | None = None
 
     async def open(self) -> None:
         """Create the session that all requests share."""
-        connector = aiohttp.TCPConnector(
+        try:
+            context = traced_context(self._config.ca_file)
+        except OSError as error:
+            raise ConfigError(f"http.ca_file {self._config.ca_file!r} can not be used: {error}") from error
+        by_session = self._config.exchange == "session"
+        self._resolver = MappingResolver(self._config.resolve)
+        connector = GuardedConnector(
             limit=0,
-            ssl=traced_context(),
-            resolver=MappingResolver(self._config.resolve),
+            ssl=context,
+            resolver=self._resolver,
             keepalive_timeout=self._config.keep_alive,
         )
         self._session = aiohttp.ClientSession(
@@ -95,23 +113,30 @@ class HttpTransport:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            max_field_size=16 * 1024,
-            max_headers=256,
+            max_line_size=MAX_FIELD,
+            max_field_size=MAX_FIELD,
+            max_headers=MAX_HEADERS,
+            trace_configs=[session_tracing()] if by_session else None,
         )
-        wanted = ConnectionExchange if self._config.exchange == "connection" else SessionExchange
-        self._exchange = wanted(self._session)
+        self._exchange = (
+            SessionExchange(self._session) if by_session else ConnectionExchange(self._session, self._headers)
+        )
 
     async def close(self) -> None:
         """Close every connection."""
         self._watchdog.close()
-        if self._session is not None:
-            await self._session.close()
+        self._exchange = None
+        session, self._session = self._session, None
+        resolver, self._resolver = self._resolver, None
+        if session is not None:
+            await session.close()
+        if resolver is not None:
+            await resolver.close()
 
     async def fetch(self, job: Job) -> Response:
         """Fetch one job over all its redirects. Raises FetchError if no whole response could be had."""
         timeout = self._request.timeout
-        # Until a connection is there the connector's own, shorter, timeout is at work.
-        watch = self._watchdog.start(job.timeout or timeout.total, timeout.connect + timeout.read)
+        watch = self._watchdog.start(job.timeout or timeout.total, timeout.read)
         try:
             return await self._follow(job, watch)
         except asyncio.CancelledError:
@@ -120,38 +145,47 @@ class HttpTransport:
             self._watchdog.stop(watch)
 
     async def _follow(self, job: Job, watch: Watch) -> Response:
-        headers = _merged(job.headers, self._headers) if job.headers else self._headers
+        headers = merged(job.headers, self._headers) if job.headers else self._headers
         hop = Hop(job.method or self._method, job.url, headers, job.body, self._timeout)
         redirects: list[Redirect] = []
-        started = time.perf_counter()
         while True:
-            trace = HopTrace()
-            answer = await self._send(hop, trace)
-            watch.patience = self._request.timeout.read
+            started = time.perf_counter()
+            trace = HopTrace(watch)
+            try:
+                answer = await self._send(hop, trace)
+            except FetchError as error:
+                # Of a request that was redirected, bytes have left, wherever the redirect led.
+                error.sent = error.sent or bool(redirects)
+                raise
             watch.progress()
             try:
                 location = answer.fields.get("Location") if answer.status in REDIRECTS else None
                 if location is None or not self._request.max_redirects:
-                    timings = Timings(trace.dns, trace.connect, trace.tls, round(time.perf_counter() - started, 6))
+                    first_byte = round(time.perf_counter() - started, 6)
+                    timings = Timings(trace.dns, trace.connect, trace.tls, first_byte)
                     return await self._receive(hop, answer, redirects, timings, watch)
-                if len(redirects) >= self._request.max_redirects:
-                    raise FetchError(
-                        ErrorKind.TOO_MANY_REDIRECTS,
-                        f"more than {self._request.max_redirects} redirects, the last to {location[:200]}",
-                        status=answer.status,
-                    )
-                redirects.append(Redirect(hop.url, answer.status, printable(location) or ""))
-                hop = follow(hop, answer.status, location)
-                await _drain(answer)
+                hop = self._next(hop, answer, location, redirects)
+                await _drain(answer, watch)
             finally:
                 answer.close()
+
+    def _next(self, hop: Hop, answer: Answer, location: str, redirects: list[Redirect]) -> Hop:
+        """Return the hop that a redirect asks for, and note the one that is done."""
+        shown = printable(location) or ""
+        if len(redirects) >= self._request.max_redirects:
+            message = f"more than {self._request.max_redirects} redirects, the last to {shown[:200]}"
+            raise FetchError(ErrorKind.TOO_MANY_REDIRECTS, message, status=answer.status)
+        redirects.append(Redirect(hop.url, answer.status, shown))
+        return follow(hop, answer.status, location)
 
     async def _send(self, hop: Hop, trace: HopTrace) -> Answer:
         if self._exchange is None:
             raise RuntimeError("the transport is not open")
         return await self._exchange.send(hop, trace)
 
-    async def _receive(self, hop: Hop, answer: Answer, redirects: list[Redirect], timings: Timings, watch: Watch) -> Response:
+    async def _receive(
+        self, hop: Hop, answer: Answer, redirects: list[Redirect], timings: Timings, watch: Watch
+    ) -> Response:
         body, wire_size, truncated = await self._read(answer, watch)
         fields = answer.fields
         length = fields.get("Content-Length")
@@ -195,25 +229,17 @@ class HttpTransport:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), wire_size, False
 
 
-async def _drain(answer: Answer) -> None:
+async def _drain(answer: Answer, watch: Watch) -> None:
     """Read a short body that nobody wants, so that its connection can be used again."""
     read = 0
-    while read <= _MOST_DRAINED and (chunk := await answer.read()):
-        read += len(chunk)
-
-
-def printable(value: str | None) -> str | None:
-    """Return a header value that can be encoded: bytes that are not UTF-8 become ISO-8859-1."""
-    if value is None or value.isascii():
-        return value
-    return value.encode("utf-8", "surrogateescape").decode("latin-1") if _ESCAPED.search(value) else value
+    # Whether it is whole does not matter: where the redirect leads is known.
+    with suppress(FetchError):
+        while read <= _MOST_DRAINED and (chunk := await answer.read()):
+            watch.progress()
+            read += len(chunk)
 
 
 def _with_defaults(headers: list[Header], user_agent: str) -> list[Header]:
-    defaults = [("User-Agent", user_agent), ("Accept", "*/*"), ("Accept-Encoding", ACCEPT_ENCODING)]
-    return _merged(headers, defaults)
-
-
-def _merged(headers: list[Header], defaults: list[Header]) -> list[Header]:
-    given = {name.lower() for name, _ in headers}
-    return [*headers, *((name, value) for name, value in defaults if name.lower() not in given)]
+    return merged(
+        headers, [("User-Agent", user_agent), ("Accept", "*/*"), ("Accept-Encoding", ACCEPT_ENCODING)]
+    )

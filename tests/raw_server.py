@@ -1,0 +1,145 @@
+"""A server that says exactly what a test tells it to, byte by byte, for answers that no real server gives."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Peer:
+    """One accepted connection; ``number`` counts them from 1."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        self.number = number
+        self._reader = reader
+        self._writer = writer
+
+    async def request(self) -> bytes:
+        """Return the next request, head and body; raises IncompleteReadError if the client has gone."""
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = 0
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        return head + await self._reader.readexactly(length)
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def gone(self) -> None:
+        """Wait until the client has closed its end."""
+        try:
+            await self._reader.read()
+        except ConnectionError:
+            return
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def reset(self) -> None:
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._writer.transport.abort()
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+class RawServer:
+    """Where it listens, and how many connections it was given."""
+
+    def __init__(self, host: str, port: int, scheme: str) -> None:
+        self.host = host
+        self.port = port
+        self.connections = 0
+        self._scheme = scheme
+
+    def url(self, path: str = "/", host: str | None = None) -> str:
+        return f"{self._scheme}://{host or self.host}:{self.port}{path}"
+
+
+@asynccontextmanager
+async def raw_server(
+    script: Script, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[RawServer]:
+    """Serve every connection by ``script`` until the block ends; what a script raises fails the block."""
+    tasks: set[asyncio.Task[None]] = set()
+    failures: list[BaseException] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        try:
+            await script(Peer(reader, writer, server.connections))
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has gone, or the test has ended
+        except Exception as error:  # noqa: BLE001  a fault of the script belongs to the test, not to its task
+            failures.append(error)
+        finally:
+            writer.close()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(serve(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    listening = await asyncio.start_server(accept, host, 0, ssl=tls)
+    shown = f"[{host}]" if ":" in host else host
+    server = RawServer(shown, listening.sockets[0].getsockname()[1], "https" if tls else "http")
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Let the transports that were closed just now be closed in fact.
+        await asyncio.sleep(0)
+    if failures:
+        raise failures[0]
+
+
+def answering(*answers: bytes) -> Script:
+    """Answer each request of a connection by the next of ``answers``, then wait for the client to go."""
+
+    async def script(peer: Peer) -> None:
+        for answer in answers:
+            await peer.request()
+            await peer.send(answer)
+        await peer.gone()
+
+    return script
+
+
+def saying(answer: bytes) -> Script:
+    """Answer one request and close."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(answer)
+
+    return script
+
+
+def ok(body: bytes = b"ok", *headers: str) -> bytes:
+    """Return a plain 200 response."""
+    lines = "".join(f"{line}\r\n" for line in headers)
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode("latin-1") + body
+
+
+def unused_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
