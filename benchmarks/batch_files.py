@@ -48,7 +48,7 @@ def read_records(task: Task, fetched: Fetched) -> None:
     decode = msgspec.json.Decoder(_Record).decode
     seen: set[int] = set()
     service: dict[str, float] = {}
-    first = float("inf")
+    first, last = float("inf"), 0.0
     with (task.folder / "records.jsonl").open("rb") as lines:
         for line in lines:
             record = decode(line)
@@ -59,9 +59,10 @@ def read_records(task: Task, fetched: Fetched) -> None:
             fetched.bytes += record.body_size
             host = urlsplit(record.url).netloc
             service[host] = service.get(host, 0.0) + record.total_s
-            first = min(first, record.started_at.timestamp())
+            start = record.started_at.timestamp()
+            first, last = min(first, start), max(last, start + record.total_s)
     fetched.count = len(seen)
     if seen:
-        fetched.first_fetch_at = first
+        fetched.first_fetch_at, fetched.span_s = first, last - first
         fetched.service_s = sum(service.values()) / len(seen)
         fetched.busiest_host_s = max(service.values())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.cases import Case, Options, Report, Table
 
 _PACKAGES = ("fetcher", "aiohttp", "uvloop", "msgspec")
-_WIDTH = 160  # where there is no terminal to ask
+_WIDTH = 190  # where there is no terminal to ask
 
 
 def header() -> dict[str, str]:

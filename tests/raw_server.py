@@ -34,6 +34,9 @@ class Peer:
                 length = int(value)
         return head + await self._reader.readexactly(length)
 
+    async def receive(self, count: int) -> bytes:
+        return await self._reader.readexactly(count)
+
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()

@@ -48,7 +48,7 @@ def _http(exchange: str) -> Callable[..., AbstractAsyncContextManager[Transport]
 TRANSPORTS: dict[str, Callable[..., AbstractAsyncContextManager[Transport]]] = {
     f"http-{exchange}": _http(exchange) for exchange in HTTP_EXCHANGES
 }
-"""Name -> a context manager that takes the config sections ``request`` and ``body`` and yields a transport."""
+"""Name -> a context manager that takes the config sections ``request`` and ``body``, and opens."""
 
 
 def job(url: str, **fields: Any) -> Job:

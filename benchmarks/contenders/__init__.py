@@ -40,9 +40,10 @@ class Fetched(msgspec.Struct):
     """What came of it: responses and bytes of bodies, counted as they were received.
 
     ``seconds`` and ``cpu_s`` go from before the first request to after the last, without the start of the
-    process. Only some contenders know the rest: ``started_at`` and ``first_fetch_at`` in epoch seconds; the
-    mean time from the start of a request to the end of its response, ``service_s``; and its sum over all
-    jobs of the host where that is greatest, ``busiest_host_s``.
+    process. Only some contenders know the rest: ``started_at`` and ``first_fetch_at`` in epoch seconds;
+    ``span_s`` from the start of the first request to the end of the last response; the mean time from the
+    start of a request to the end of its response, ``service_s``; and its sum over all jobs of the host where
+    that is greatest, ``busiest_host_s``.
     """
 
     count: int = 0
@@ -52,6 +53,7 @@ class Fetched(msgspec.Struct):
     max_rss: int = 0
     started_at: float | None = None
     first_fetch_at: float | None = None
+    span_s: float | None = None
     service_s: float | None = None
     busiest_host_s: float | None = None
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from fetcher.histogram import bucket_of, quantile
 from fetcher.model import Outcome, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# Buckets of a histogram grow by 2 %, so that a quantile read from it is off by 1 % at most.
-_GROWTH = math.log(1.02)
-_SHORTEST = 1e-6
 
 
 class Kind(msgspec.Struct):
@@ -59,7 +55,7 @@ class Tally(msgspec.Struct):
         self.status_classes[status_class] = self.status_classes.get(status_class, 0) + 1
         self.body_bytes += result.body_size or 0
         self.wire_bytes += result.wire_size or 0
-        bucket = math.floor(math.log(max(result.total_s or 0.0, _SHORTEST)) / _GROWTH)
+        bucket = bucket_of(result.total_s or 0.0)
         self.latency[bucket] = self.latency.get(bucket, 0) + 1
 
     def _add_kind(self, result: Result) -> None:
@@ -71,13 +67,7 @@ class Tally(msgspec.Struct):
 
     def quantile(self, q: float) -> float | None:
         """Return the latency in seconds below which the share ``q`` of responses lies, or None without any."""
-        wanted = q * sum(self.latency.values())
-        reached = 0
-        for bucket in sorted(self.latency):
-            reached += self.latency[bucket]
-            if reached >= wanted:
-                return math.exp((bucket + 0.5) * _GROWTH)
-        return None
+        return quantile(self.latency, q)
 
     def dump(self) -> str:
         """Return the tally as JSON."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -45,6 +46,7 @@ _FIRST_FINAL = 200
 MAX_FIELD = 16 * 1024
 MAX_HEADERS = 256
 _READ_SIZE = 64 * 1024
+_LARGE_BODY = 1024 * 1024
 
 
 class Hop(msgspec.Struct):
@@ -262,7 +264,7 @@ class SessionExchange:
                 hop.method,
                 URL(hop.url, encoded=True),
                 headers=hop.headers,
-                data=hop.body,
+                data=_payload(hop.body),
                 allow_redirects=False,
                 timeout=hop.timeout,
                 trace_request_ctx=trace,
@@ -286,7 +288,7 @@ class _SessionAnswer:
         version = response.version
         self.http_version = f"{version.major}.{version.minor}" if version else "1.1"
         # Not ``response.connection``, which is gone already if the whole body came with the head.
-        self.remote_ip = _remote_ip(response._protocol)  # noqa: SLF001
+        self.remote_ip = _remote_ip(getattr(response, "_protocol", None))
 
     async def read(self) -> bytes:
         """Return what has arrived of the body."""
@@ -306,6 +308,11 @@ class _SessionAnswer:
             self._response.release()
         else:
             self._response.close()
+
+
+def _payload(body: bytes | None) -> bytes | BytesIO | None:
+    """Return the body as aiohttp wants it, which warns of many bytes at once."""
+    return BytesIO(body) if body is not None and len(body) >= _LARGE_BODY else body
 
 
 def _end_of_origin(url: str) -> int:

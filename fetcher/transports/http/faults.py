@@ -127,7 +127,7 @@ def _inner(error: BaseException) -> BaseException:
 
 def _while_connecting(kind: ErrorKind, error: BaseException, trace: HopTrace) -> ErrorKind:
     in_handshake = trace.tls_started is not None
-    if isinstance(error, TimeoutError):
+    if isinstance(_inner(error), TimeoutError):
         if in_handshake:
             return ErrorKind.TLS_TIMEOUT
         resolving = trace.dns_started is not None and trace.connect_started is None

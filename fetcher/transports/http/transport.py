@@ -199,7 +199,7 @@ class HttpTransport:
             wire_size=wire_size,
             truncated=truncated,
             content_type=printable(fields.get("Content-Type")),
-            content_length=int(length) if length and length.isdecimal() else None,
+            content_length=int(length) if length and length.isascii() and length.isdigit() else None,
             sha256=hashlib.sha256(body).hexdigest(),
             http_version=answer.http_version,
             remote_ip=answer.remote_ip,

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from fetcher.errors import ErrorKind, FetchError
+from fetcher.transports.http.exchange import Hop
+from fetcher.transports.http.redirects import follow
+
+TIMEOUT = aiohttp.ClientTimeout()
+SECRETS = ["Authorization", "COOKIE", "Proxy-Authorization"]
+
+
+def hop(url: str = "http://a.test/dir/page?q=1", method: str = "GET", **fields: Any) -> Hop:
+    return Hop(method, url, fields.get("headers", []), fields.get("body"), TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "then"),
+    [
+        (301, "GET", "GET"),
+        (301, "POST", "GET"),
+        (301, "PUT", "PUT"),
+        (302, "POST", "GET"),
+        (302, "DELETE", "DELETE"),
+        (302, "HEAD", "HEAD"),
+        (303, "POST", "GET"),
+        (303, "PUT", "GET"),
+        (303, "HEAD", "HEAD"),
+        (307, "POST", "POST"),
+        (308, "POST", "POST"),
+    ],
+)
+def test_methods_and_bodies(status, method, then):
+    headers = [("Content-Type", "text/plain"), ("X-Other", "y")]
+    following = follow(hop(method=method, body=b"x", headers=headers), status, "/next")
+    assert following.method == then
+    kept = (status != 303 or method == "HEAD") and then == method
+    assert (following.body, following.headers) == ((b"x", headers) if kept else (None, headers[1:]))
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/x", "http://a.test/x"),
+        ("x", "http://a.test/dir/x"),
+        ("../x", "http://a.test/x"),
+        ("?r=2", "http://a.test/dir/page?r=2"),
+        ("", "http://a.test/dir/page?q=1"),
+        ("#part", "http://a.test/dir/page?q=1"),
+        ("//b.test/x", "http://b.test/x"),
+        ("https://b.test:8443/x#part", "https://b.test:8443/x"),
+        ("  /x ", "http://a.test/x"),
+        ("/a=%61%2f+b?c=%2F", "http://a.test/a=%61%2f+b?c=%2F"),
+        ("/a b", "http://a.test/a%20b"),
+        ("/\u00e9", "http://a.test/%C3%A9"),
+        ("http://b\u00fccher.test/", "http://xn--bcher-kva.test/"),
+        ("/\udce9t\udce9", "http://a.test/%E9t%E9"),
+    ],
+)
+def test_where_it_leads(location, target):
+    assert follow(hop(), 302, location).url == target
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "data:text/html,x",
+        "ftp://a.test/",
+        "mailto:x@a.test",
+        "http://[::1",
+        "http://a.test:99999/",
+        "http://a..test/",
+        "http://" + "a" * 64 + ".test/",
+    ],
+)
+def test_nowhere_to_go(location):
+    with pytest.raises(FetchError) as caught:
+        follow(hop(), 302, location)
+    error = caught.value
+    assert (error.kind, error.status) == (ErrorKind.BAD_REDIRECT, 302)
+    assert error.message.startswith("points to ")
+    assert error.message.encode()
+
+
+def test_a_long_location_is_shown_in_part():
+    with pytest.raises(FetchError) as caught:
+        follow(hop(), 302, "ftp://a.test/" + "x" * 60_000)
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    ("location", "same"),
+    [
+        ("/x", True),
+        ("http://a.test:80/x", True),
+        ("http://A.test/x", True),
+        ("https://a.test/x", False),
+        ("http://a.test:81/x", False),
+        ("http://www.a.test/x", False),
+        ("//b.test/x", False),
+    ],
+)
+def test_credentials_stay_with_their_origin(name, location, same):
+    headers = [(name, "secret"), ("X-Other", "y")]
+    following = follow(hop(headers=headers), 302, location)
+    assert following.headers == (headers if same else headers[1:])
+
+
+def test_credentials_do_not_come_back():
+    away = follow(hop(headers=[("Cookie", "a=b")]), 302, "http://b.test/")
+    assert follow(away, 302, "http://a.test/").headers == []
+
+
+def test_a_host_header_is_for_one_origin():
+    headers = [("Host", "virtual.test")]
+    assert follow(hop(headers=headers), 302, "/x").headers == headers
+    assert follow(hop(headers=headers), 302, "http://b.test/").headers == []
