@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fetcher.interfaces import Transport
     from fetcher.model import Job
 
-_ERROR_STATUS = 400
 _REDIRECT_STATUS = 300
 _NOT_MODIFIED = 304
 _SERVER_ERROR_STATUS = 500
@@ -37,45 +36,47 @@ class Worker:
 
         ``queued`` is how many seconds the job was held before.
         """
-        number = job.attempts + 1
         started_at = time.time()
         started = time.perf_counter()
-        response: Response | None = None
-        error: FetchError | None = None
-        try:
-            response = await self._transports[job.url.partition(":")[0]].fetch(job)
-        except FetchError as caught:
-            error = caught
-        except asyncio.CancelledError:
-            # A library that cancels what several tasks wait for must not end a worker, and with it the job.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            error = FetchError(ErrorKind.INTERNAL, "the transport cancelled its own fetch")
-        except Exception as caught:  # noqa: BLE001  a fault of ours must cost one job, not the run
-            error = FetchError(ErrorKind.INTERNAL, f"{type(caught).__name__}: {caught}")
+        answer = await self._fetch(job)
         total = time.perf_counter() - started
+        method = job.method or self._default_method
         result = Result(
             batch=self._batch,
             job_id=job.id,
             url=job.url,
-            method=job.method or self._default_method,
+            method=method,
             outcome=Outcome.OK,
-            attempts=number,
+            attempts=job.attempts + 1,
             started_at=datetime.fromtimestamp(started_at, UTC),
             finished_at=datetime.fromtimestamp(started_at + total, UTC),
             queue_s=round(queued, 6),
             total_s=round(total, 6),
             meta=job.meta,
         )
-        if response is not None:
-            _describe(result, response)
+        if isinstance(answer, Response):
+            _describe(result, answer)
         else:
-            _describe_error(result, error)
+            _describe_error(result, answer)
         if result.outcome is Outcome.OK:
             return result, None
+        # What counts is the method that the job began with, whatever a redirect made of it.
         age = started_at + total - (job.first_started_at or started_at)
-        return result, _attempt(result, response, error, age)
+        return result, _attempt(result, answer, method, age)
+
+    async def _fetch(self, job: Job) -> Response | FetchError:
+        try:
+            return await self._transports[job.url.partition(":")[0]].fetch(job)
+        except FetchError as error:
+            return error
+        except asyncio.CancelledError:
+            # A library that cancels what several tasks wait for must not end a worker, and with it the job.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return FetchError(ErrorKind.INTERNAL, "the transport cancelled its own fetch")
+        except Exception as error:  # noqa: BLE001  a fault of ours must cost one job, not the run
+            return FetchError(ErrorKind.INTERNAL, f"{type(error).__name__}: {error}")
 
     def skip(self, job: Job) -> Result:
         """Return the result of a row that is not fetched at all."""
@@ -121,24 +122,24 @@ def _describe(result: Result, response: Response) -> None:
         result.error_message = f"the server answered {status}"
 
 
-def _describe_error(result: Result, error: FetchError | None) -> None:
+def _describe_error(result: Result, error: FetchError) -> None:
     result.outcome = Outcome.FAILED
-    result.error_kind = error.kind if error else ErrorKind.INTERNAL
-    result.error_message = error.message if error else None
-    result.status = error.status if error else None
+    result.error_kind = error.kind
+    result.error_message = error.message
+    result.status = error.status
 
 
-def _attempt(result: Result, response: Response | None, error: FetchError | None, age: float) -> Attempt:
+def _attempt(result: Result, answer: Response | FetchError, method: str, age: float) -> Attempt:
     retry_after = None
-    if response is not None and response.status >= _ERROR_STATUS:
-        value = next((value for name, value in response.headers if name.lower() == "retry-after"), None)
+    if isinstance(answer, Response):
+        value = next((value for name, value in answer.headers if name.lower() == "retry-after"), None)
         retry_after = parse_retry_after(value, datetime.now(UTC)) if value is not None else None
     return Attempt(
         number=result.attempts,
         age=age,
-        method=result.method or "",
+        method=method,
         status=result.status,
         kind=result.error_kind,
-        sent=error is None or error.sent,
+        sent=isinstance(answer, Response) or answer.sent,
         retry_after=retry_after,
     )

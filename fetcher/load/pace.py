@@ -69,15 +69,15 @@ class ClosedPace:
 
 
 class OpenPace:
-    """Request ``i`` is due at ``first + i / rate``. How many wait for a worker is a number, not a list."""
+    """Request ``i`` is due at a fixed time, ``1 / rate`` after the one before. How many wait for a worker is a number, not a list."""
 
-    def __init__(self, spec: Spec, first: float, begin: float, end: float) -> None:
-        """The first request is due at ``first``; those from ``begin`` on, before ``end``, are counted."""
+    def __init__(self, spec: Spec, begin: float) -> None:
+        """Requests are counted from ``begin`` on; those before it are the warm-up."""
         self._rate = spec.rate or 1.0
-        self._first = first
-        self._uncounted = math.ceil((begin - first) * self._rate)
-        last = math.inf if math.isinf(end) else math.ceil((end - first) * self._rate)
-        self._limit = last if spec.requests is None else self._uncounted + spec.requests
+        self._begin = begin
+        self._uncounted = round(spec.warm_up * self._rate)
+        counted = max(1, round((spec.duration or 0.0) * self._rate)) if spec.requests is None else spec.requests
+        self._limit = self._uncounted + counted
         self._issued = self._taken = 0
         self._idle: list[asyncio.Future[None]] = []
         self._over = False
@@ -91,7 +91,7 @@ class OpenPace:
         """Wait until a request is due, and return when it was to be sent."""
         while not self._over:
             if self._taken < self._issued:
-                due = self._first + self._taken / self._rate
+                due = self._due_at(self._taken)
                 self._taken += 1
                 if self._taken >= self._limit:
                     self.close()
@@ -105,10 +105,14 @@ class OpenPace:
         """Make requests due, and wake a worker for each. One timer serves all that fall due with it."""
         while self._issued < self._limit:
             now = perf_counter()
-            issued = int(min(self._limit, math.floor((now - self._first) * self._rate) + 1))
+            passed = math.floor((now - self._begin) * self._rate) + 1 + self._uncounted
+            issued = max(self._issued, min(self._limit, passed))
             new, self._issued = issued - self._issued, issued
             self._wake(new)
-            await asyncio.sleep(max(_FINEST, self._first + issued / self._rate - perf_counter()))
+            await asyncio.sleep(max(_FINEST, self._due_at(issued) - perf_counter()))
+
+    def _due_at(self, number: int) -> float:
+        return self._begin + (number - self._uncounted) / self._rate
 
     def close(self) -> None:
         """Hand out no more turns."""

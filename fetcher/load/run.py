@@ -87,7 +87,7 @@ class Run:
     def _pace(self) -> Pace:
         if self.spec.rate is None:
             return ClosedPace(self.spec, self._begin, self._end)
-        return OpenPace(self.spec, self._begin - self.spec.warm_up, self._begin, self._end)
+        return OpenPace(self.spec, self._begin)
 
     async def _watch(self, meter: Meter) -> None:
         await asyncio.sleep(self._begin - perf_counter())

@@ -57,10 +57,12 @@ class Watchdog:
     def __init__(self) -> None:
         self._watches: set[Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, limit: float, patience: float) -> Watch:
         """Watch the current task: it may take ``limit`` seconds in all, and ``patience`` without progress."""
-        loop = asyncio.get_running_loop()
+        # Asked once: before Python 3.12 every call of it is a system call as well.
+        loop = self._loop = self._loop or asyncio.get_running_loop()
         watch = Watch(loop, limit, patience)
         self._watches.add(watch)
         if self._timer is None:
@@ -76,6 +78,7 @@ class Watchdog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._loop = None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
