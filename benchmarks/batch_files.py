@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime  # noqa: TC003  msgspec resolves annotations at run time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,8 +18,9 @@ _CONFIG = """\
 name: bench
 sources: [{{type: file, format: txt, path: "{urls}"}}]
 limits: {{concurrency: {concurrency}, per_host: {{concurrency: {per_host}}}}}
-body: none
-http: {{resolve: {{"*.test": 127.0.0.1}}}}
+request: {{timeout: {{connect: 60s}}}}
+body: {{store: none, max_size: 1GiB}}
+http: {{resolve: {{"*.test": 127.0.0.1}}, ca_file: {ca}}}
 queue: {{type: sqlite, path: "{folder}/queue.db"}}
 sinks: [{{type: file, format: jsonl, path: "{folder}/records.jsonl"}}]
 """
@@ -37,7 +39,11 @@ def write_config(task: Task) -> Path:
     """Write the config of a task: SQLite queue, JSONL file, no bodies; return where it is."""
     path = task.folder / "bench.yaml"
     text = _CONFIG.format(
-        urls=task.urls, folder=task.folder, concurrency=task.concurrency, per_host=task.per_host
+        urls=task.urls,
+        folder=task.folder,
+        concurrency=task.concurrency,
+        per_host=task.per_host,
+        ca=json.dumps(str(task.ca)) if task.ca else "null",
     )
     path.write_text(text, encoding="utf-8")
     return path

@@ -1,13 +1,13 @@
-"""Ways to fetch a file of URLs. Each is a module that ends in ``main(fetch)`` and is run as its own process.
+"""Ways to fetch a file of URLs. Each is a module with a function ``fetch``, and is run as its own process.
 
-    python -m benchmarks.contenders.NAME --urls FILE --folder FOLDER [--concurrency N --per-host N --cpu N]
+    python -m benchmarks.contenders NAME --urls FILE --folder FOLDER [--concurrency N --per-host N ...]
 
-prints one JSON line, a ``Fetched``. Where its library is not installed, it lets the ImportError out.
+prints one JSON line, a ``Fetched``. A contender imports its library at the top and lets the ImportError out;
+``__main__.py`` makes it an answer that says what to install. What it can not do it says by an UnableError.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import sys
@@ -19,21 +19,37 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _KIB = 1024
+
+
+class UnableError(Exception):
+    """The contender has no way to do what the task asks for; the text says what, and may say what helps."""
 
 
 class Task(msgspec.Struct, frozen=True):
     """What to fetch: a URL a line, so many at a time. Whatever has to be written goes into ``folder``.
 
-    Names that end in ``.test`` are at 127.0.0.1.
+    Names that end in ``.test`` are at 127.0.0.1. Contenders with threads take ``threads`` of them, or
+    ``concurrency`` if that is less. ``ca`` is the one certificate authority to trust.
     """
 
     urls: Path
     folder: Path
     concurrency: int = 100
     per_host: int = 100
+    threads: int = 32
+    ca: Path | None = None
+
+    def read(self) -> list[str]:
+        """Return the URLs."""
+        return self.urls.read_text(encoding="utf-8").split()
+
+    @property
+    def workers(self) -> int:
+        """How many threads there are to be."""
+        return min(self.threads, self.concurrency)
 
 
 class Fetched(msgspec.Struct):
@@ -56,39 +72,30 @@ class Fetched(msgspec.Struct):
     span_s: float | None = None
     service_s: float | None = None
     busiest_host_s: float | None = None
+    unable: str | None = None
+
+    def add(self, body: bytes | int) -> None:
+        """Count a response that is whole and has a good status, by its body or the length of that."""
+        self.count += 1
+        self.bytes += body if isinstance(body, int) else len(body)
 
 
 @contextmanager
-def metered() -> Iterator[Fetched]:
-    """Measure what is done inside and put it into what is yielded."""
+def metered(who: int = resource.RUSAGE_SELF) -> Iterator[Fetched]:
+    """Measure what is done inside, by this process or by its children, and put it into what is yielded."""
     fetched = Fetched()
-    cpu, begin = _cpu_seconds(), time.perf_counter()
+    cpu, begin = _cpu_seconds(who), time.perf_counter()
     yield fetched
     fetched.seconds = time.perf_counter() - begin
-    fetched.cpu_s = _cpu_seconds() - cpu
-    fetched.max_rss = peak_rss()
+    fetched.cpu_s = _cpu_seconds(who) - cpu
+    fetched.max_rss = fetched.max_rss or peak_rss()
 
 
-def main(fetch: Callable[[Task], Fetched]) -> None:
-    """Run a contender as a process: its task from the command line, its figures to stdout."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--urls", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--concurrency", type=int, default=100)
-    parser.add_argument("--per-host", type=int, default=100)
-    parser.add_argument("--cpu", type=int)
-    given = parser.parse_args()
-    if given.cpu is not None:
-        os.sched_setaffinity(0, {given.cpu})
-    fetched = fetch(Task(given.urls, given.folder, given.concurrency, given.per_host))
-    sys.stdout.write(msgspec.json.encode(fetched).decode() + "\n")
-
-
-def peak_rss() -> int:
-    """Return the most memory that this process ever had, in bytes."""
+def peak_rss(process: str | int = "self") -> int:
+    """Return the most memory that a process ever had, in bytes."""
     try:
         # getrusage would count what the parent had at the moment of the fork as well.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) * _KIB
     except OSError:
         return rusage_rss(resource.getrusage(resource.RUSAGE_SELF))
@@ -99,6 +106,6 @@ def rusage_rss(usage: resource.struct_rusage) -> int:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else _KIB)
 
 
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+def _cpu_seconds(who: int) -> float:
+    usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime

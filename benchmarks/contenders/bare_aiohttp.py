@@ -8,24 +8,28 @@ from typing import TYPE_CHECKING
 import aiohttp
 import uvloop
 
-from benchmarks.contenders import Fetched, Task, main, metered
+from benchmarks.contenders import Fetched, metered
+from benchmarks.contenders.blocking_socket import context_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchmarks.contenders import Task
+
 
 def fetch(task: Task) -> Fetched:
     """Fetch every URL with a fixed number of workers on one session."""
-    return uvloop.run(_fetch(task.urls.read_text(encoding="utf-8").split(), task.concurrency))
+    return uvloop.run(_fetch(task))
 
 
-async def _fetch(urls: list[str], concurrency: int) -> Fetched:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+async def _fetch(task: Task) -> Fetched:
+    urls = iter(task.read())
+    connector = aiohttp.TCPConnector(limit=0, ssl=context_for(task) or True)
+    async with aiohttp.ClientSession(connector=connector) as session:
         with metered() as fetched:
-            left = iter(urls)
             async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(_work(session, left, fetched))
+                for _ in range(task.concurrency):
+                    group.create_task(_work(session, urls, fetched))
         return fetched
 
 
@@ -34,9 +38,4 @@ async def _work(session: aiohttp.ClientSession, urls: Iterator[str], fetched: Fe
         async with session.get(url) as response:
             body = await response.read()
         if response.ok:
-            fetched.count += 1
-            fetched.bytes += len(body)
-
-
-if __name__ == "__main__":
-    main(fetch)
+            fetched.add(body)

@@ -6,7 +6,7 @@ import gc
 from typing import TYPE_CHECKING
 
 from benchmarks.batch_files import read_records, write_config
-from benchmarks.contenders import Fetched, Task, main, metered
+from benchmarks.contenders import Fetched, Task, metered
 from fetcher.assembly import Batch
 from fetcher.cli.run import raise_file_limit, run_loop
 from fetcher.config import load
@@ -21,15 +21,21 @@ def fetch(task: Task) -> Fetched:
 
 
 def run(task: Task, config: Config) -> Fetched:
+    """Run a batch and read its records."""
+    fetched = measured(config)
+    read_records(task, fetched)
+    return fetched
+
+
+def measured(config: Config) -> Fetched:
     """Run a batch as the command does, measured from before its first put to after its last ack."""
     raise_file_limit()
-    measured: list[Fetched] = []
-    run_loop(_run(config, measured))
-    read_records(task, measured[0])
-    return measured[0]
+    runs: list[Fetched] = []
+    run_loop(_run(config, runs))
+    return runs[0]
 
 
-async def _run(config: Config, measured: list[Fetched]) -> int:
+async def _run(config: Config, runs: list[Fetched]) -> int:
     batch = Batch(config)
     await batch.open()
     try:
@@ -37,11 +43,7 @@ async def _run(config: Config, measured: list[Fetched]) -> int:
         gc.freeze()
         with metered() as fetched:
             await batch.run()
-        measured.append(fetched)
+        runs.append(fetched)
     finally:
         await batch.close()
     return 0
-
-
-if __name__ == "__main__":
-    main(fetch)

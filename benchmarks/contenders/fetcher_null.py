@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.batch_files import write_config
-from benchmarks.contenders import Fetched, Task, main
+from benchmarks.contenders import Fetched, Task
 from benchmarks.contenders.fetcher_batch import run
 from fetcher.config import load
 from fetcher.settings import Settings
@@ -29,7 +29,3 @@ class _NullHttp(Settings):
 def fetch(task: Task) -> Fetched:
     """Fetch nothing, and account for it in full."""
     return run(task, load(write_config(task)).model_copy(update={"http": _NullHttp()}))
-
-
-if __name__ == "__main__":
-    main(fetch)

@@ -16,7 +16,7 @@ from contextlib import closing
 import msgspec
 
 from benchmarks.batch_files import read_records, write_config
-from benchmarks.contenders import Fetched, Task, main, rusage_rss
+from benchmarks.contenders import Fetched, Task, rusage_rss
 
 
 class _Tally(msgspec.Struct):
@@ -45,7 +45,3 @@ def fetch(task: Task) -> Fetched:
     fetched.seconds = msgspec.json.decode(text, type=_Tally).elapsed
     read_records(task, fetched)
     return fetched
-
-
-if __name__ == "__main__":
-    main(fetch)

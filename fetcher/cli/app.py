@@ -37,6 +37,8 @@ app.command("fetcher.cli.run:run", name="run")
 app.command("fetcher.cli.get:get", name="get")
 app.command("fetcher.cli.lint:lint", name="lint")
 app.command("fetcher.cli.lint:schema", name="schema")
+app.command("fetcher.cli.bench:bench", name="bench")
+app.command("fetcher.cli.tune:tune", name="tune")
 app.command("fetcher.cli.origin:origin", name="origin")
 app.command("fetcher.cli.demo:demo", name="demo")
 

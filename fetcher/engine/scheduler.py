@@ -4,8 +4,8 @@ The scheduler holds a bounded window of leased jobs by host. A host with a job a
 heaps: *timed* while it may not be asked yet, *ready* from then on. So a worker is only ever given a job that may
 start at once, and a job that waits for its host occupies no worker.
 
-Among ready hosts priority decides, then how many jobs the host still has to come: a host whose own limit makes it
-the last to end must never wait for others (longest processing time first; Graham, "Bounds on Multiprocessing
+Among ready hosts priority decides, then how long the host has still to go at the best pace that its limits allow: a
+host whose own limit makes it the last to end must never wait for others (longest processing time first; Graham, "Bounds on Multiprocessing
 Timing Anomalies", 1969).
 
 The window is shared out by need: a host is given room for what it can start soon and no more. A host that fills
@@ -25,7 +25,7 @@ import msgspec
 from fetcher.engine.limiter import CATCH_UP, MAX_CONCURRENCY, HostLimits, next_start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from fetcher.engine.limiter import LimitSettings
     from fetcher.interfaces import Lease, Leased
@@ -37,6 +37,7 @@ _SMALLEST_WINDOW = 1024
 # longer: jobs that can not start soon would keep those out that can. Many times what a lease takes.
 _HORIZON = 0.25
 _SMOOTHING = 0.2
+_SHORTEST_LATENCY = 0.001
 # Entries that are out of date are dropped once they are this many times as many as the hosts.
 _MOST_STALE = 4
 _UNLIMITED = HostLimits(concurrency=MAX_CONCURRENCY)
@@ -82,9 +83,10 @@ class Scheduler:
         self.window = max(_SMALLEST_WINDOW, limits.concurrency * _AHEAD)
         self._default_room = self._room(limits.per_host)
         self._hosts: dict[str, Host] = {}
-        self._ready: list[tuple[int, int, int, Host]] = []
+        self._ready: list[tuple[int, float, int, Host]] = []
         self._timed: list[tuple[float, int, Host]] = []
         self._order = 0
+        self._latency = 0.0
         self.waiting = 0
         self.in_flight = 0
 
@@ -144,6 +146,7 @@ class Scheduler:
         """Give back the slot of a job that ``next`` returned at ``started``."""
         host = self._hosts[lease.job.host]
         host.latency += (now - started - host.latency) * _SMOOTHING
+        self._latency += (now - started - self._latency) * _SMOOTHING
         host.in_flight -= 1
         self.in_flight -= 1
         if not host.entry:
@@ -222,10 +225,18 @@ class Scheduler:
         if host.free_at > now:
             heapq.heappush(self._timed, (host.free_at, self._order, host))
         else:
-            heapq.heappush(self._ready, (host.waiting[0][0], -host.backlog, self._order, host))
+            heapq.heappush(self._ready, (host.waiting[0][0], -self._to_go(host), self._order, host))
             if len(self._ready) > _MOST_STALE * len(self._hosts) + _SMALLEST_WINDOW:
                 self._ready = [entry for entry in self._ready if entry[2] == entry[3].entry]
                 heapq.heapify(self._ready)
+
+    def _to_go(self, host: Host) -> float:
+        """Return how long the jobs of a host will take, in terms of the time that one job takes."""
+        limits = host.limits
+        pace = 1 / min(limits.concurrency, self._concurrency)
+        if limits.interval:
+            pace = max(pace, limits.interval / max(self._latency, _SHORTEST_LATENCY))
+        return host.backlog * pace
 
     def _forget(self, host: Host, now: float) -> bool:
         """Drop a host that has nothing here and no pause to remember, so that memory does not grow with hosts."""

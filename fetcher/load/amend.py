@@ -1,8 +1,8 @@
 """Puts numbers into a config file and leaves every other byte of it alone.
 
-The file is not written anew from its data, for no YAML library gives back comments, quotes and spacing in all
-cases. Its nodes say where in the text each value stands; there it is replaced, or a key is put in. Then the new
-text is read again: if anything else than the wanted values has changed, it is not written.
+The file is not written anew from its data, for no YAML library gives back comments, quotes and spacing in
+all cases. Its nodes say where in the text each value stands; there it is replaced, or a key is put in. Then
+the new text is read again: if anything else than the wanted values has changed, it is not written.
 """
 
 from __future__ import annotations

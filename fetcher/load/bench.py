@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 CLOSED, OPEN = "closed loop", "open loop"
 _BUSY = 0.9
 _CLOSED_NOTE = (
-    "closed loop: each worker asks again when it has its answer, so a slow target is asked less often; for the "
-    "latency that users see at a given load, use --rate"
+    "closed loop: each worker asks again when it has its answer, so a slow target is asked less often; for "
+    "the latency that users see at a given load, use --rate"
 )
 _OPEN_NOTE = (
-    "open loop: requests are due at fixed times, and latency is counted from then on, the wait for a free worker "
-    "included (no coordinated omission)"
+    "open loop: requests are due at fixed times, and latency is counted from then on, the wait for a free "
+    "worker included (no coordinated omission)"
 )
 _OFF_NOTE = "retries and the limits of single hosts are off: every attempt counts, and nothing is held back"
 
 
 class Bench:
-    """A plan on a target. ``current`` is the round in progress, ``number`` which of the plan's rounds it is."""
+    """A plan on a target. ``current`` is the measurement in progress, ``number`` its round."""
 
     def __init__(self, target: Target, plan: Plan, on_round: Callable[[Round], None] | None = None) -> None:
         self.target = target
@@ -68,7 +68,11 @@ class Bench:
             plan=self.plan,
             settings=[setting for setting in self.settings if setting.rounds],
         )
-        report.notes += [_OPEN_NOTE if self.plan.rate is not None else _CLOSED_NOTE, _OFF_NOTE, *self.target.notes]
+        report.notes += [
+            _OPEN_NOTE if self.plan.rate is not None else _CLOSED_NOTE,
+            _OFF_NOTE,
+            *self.target.notes,
+        ]
         for setting in report.settings:
             report.notes += _remarks(report, setting)
         wanted = self.plan.rounds * len(self.plan.concurrencies)
@@ -84,14 +88,16 @@ def _remarks(report: Report, setting: Setting) -> list[str]:
     if not held(report, setting) and report.plan.rate is not None:
         unsent = sum(max(0, (one.due or 0) - one.requests) for one in setting.rounds)
         notes.append(
-            f"the rate was not held {at}: {setting.achieved_rate:,.1f} of {report.plan.rate:,.1f} requests/s were "
-            f"sent" + (f", {unsent:,} that were due never" if unsent else "") + "; "
+            f"the rate was not held {at}: {setting.achieved_rate:,.1f} of {report.plan.rate:,.1f} requests/s "
+            f"were sent"
+            + (f", {unsent:,} that were due never" if unsent else "")
+            + "; "
             + ("this machine is at its limit" if setting.cpu_share >= _BUSY else "all workers were waiting")
         )
     elif setting.cpu_share >= _BUSY:
         notes.append(
-            f"this process used {setting.cpu_share:.0%} of a core {at}: its figures are the limit of this machine, "
-            "not of the target"
+            f"this process used {setting.cpu_share:.0%} of a core {at}: its figures are the limit of this "
+            "machine, not of the target"
         )
     if UNFINISHED in setting.errors:
         count = setting.errors[UNFINISHED]

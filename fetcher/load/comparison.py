@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fetcher.errors import ConfigError
-from fetcher.load.measurement import Spread
 
 if TYPE_CHECKING:
-    from fetcher.load.measurement import Report
+    from fetcher.load.measurement import Report, Spread
     from fetcher.load.plan import Plan
 
 _P99 = 0.99
@@ -47,7 +46,9 @@ class Compared(msgspec.Struct, frozen=True):
 def check_comparable(plan: Plan, old: Report) -> None:
     """Raise ConfigError if what this plan will measure has nothing to do with an older report."""
     if plan.rate != old.plan.rate:
-        raise ConfigError(f"can not compare {_kind(plan)} with {_kind(old.plan)}: the figures mean different things")
+        raise ConfigError(
+            f"can not compare {_kind(plan)} with {_kind(old.plan)}: the figures mean different things"
+        )
     known = [setting.concurrency for setting in old.settings]
     if not set(known) & set(plan.concurrencies):
         names = ",".join(map(str, known)) or "none"
@@ -73,10 +74,13 @@ def differences(new: Report, old: Report) -> list[str]:
     found = []
     if new.target != old.target:
         found.append(f"the targets differ: {new.target} now, {old.target} then")
-    for key in new.machine.keys() | old.machine.keys():
-        if new.machine.get(key) != old.machine.get(key):
-            found.append(f"{key} differs: {new.machine.get(key)} now, {old.machine.get(key)} then")
-    return sorted(found)
+    made, then = new.machine, old.machine
+    found += [
+        f"{key} differs: {made.get(key)} now, {then.get(key)} then"
+        for key in sorted(made.keys() | then.keys())
+        if made.get(key) != then.get(key)
+    ]
+    return found
 
 
 def _kind(plan: Plan) -> str:

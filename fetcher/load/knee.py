@@ -1,15 +1,15 @@
 """The search for the knee: the smallest concurrency within 5 % of the best throughput that is acceptable.
 
 Pure: from the trials so far follows the next concurrency to try, or the answer. First concurrency doubles
-until throughput no longer grows, or errors or latency are no longer acceptable; then what lies around the knee
-is halved (geometrically) until its two sides are within 10 % of each other. What noise could have decided is
-tried again, and the median counts.
+until throughput no longer grows, or errors or latency are no longer acceptable; then what lies around the
+knee is halved (geometrically) until its two sides are within 10 % of each other. What noise could have
+decided is tried again, and the median counts.
 """
 
 from __future__ import annotations
 
 import math
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 _WITHIN = 0.95
 _GROWS = 1.05
 _CLOSE = 1.1
-_MARGIN = 0.05
-_REPEATS = 3
+_REPEATS = 5
+# How far trials of one concurrency lie apart (relative standard deviation): what is assumed before there are
+# repeats to learn it from, and how many repeats that assumption weighs as much as.
+_NOISE = 0.03
+_NOISE_WEIGHT = 2
+_DEVIATIONS = 2.5
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +112,11 @@ def next_step(trials: Sequence[Trial], goal: Goal) -> Try | Verdict:
     acceptable = _acceptable(levels, goal)
     if not acceptable:
         return Verdict(None, f"even concurrency {levels[0].concurrency} gives {levels[0].objection(goal)}")
-    return _seek_border(levels, acceptable, goal) or _seek_knee(acceptable) or _verdict(acceptable, growth)
+    return (
+        _seek_border(levels, acceptable, goal)
+        or _seek_knee(acceptable, noise_of(trials))
+        or _verdict(acceptable, growth)
+    )
 
 
 def _grow(levels: list[Level], goal: Goal) -> Try | str:
@@ -154,7 +162,7 @@ def _seek_border(levels: list[Level], acceptable: list[Level], goal: Goal) -> Tr
 
 
 def _best(acceptable: list[Level]) -> float:
-    """Return the best throughput: of those near the highest the median, for the highest is high by chance too."""
+    """Return the best throughput: the median of those near the highest, which is high by chance too."""
     highest = max(level.throughput for level in acceptable)
     return median(level.throughput for level in acceptable if level.throughput >= highest * _WITHIN)
 
@@ -166,17 +174,33 @@ def _split(acceptable: list[Level]) -> tuple[Level | None, Level, float]:
     return (acceptable[index - 1] if index else None), acceptable[index], enough
 
 
-def _seek_knee(acceptable: list[Level]) -> Try | None:
+def _seek_knee(acceptable: list[Level], noise: float) -> Try | None:
+    """Halve what lies between the knee and the level below it, once it is clear on which side each is."""
     below, knee, enough = _split(acceptable)
     for level in (knee, below):
-        if level is not None and level.trials < _REPEATS and _doubtful(level, enough):
+        if level is not None and level.trials < _REPEATS and _doubtful(level, enough, noise):
             return Try(level.concurrency, "so near that noise could decide")
     between = None if below is None else _between(below.concurrency, knee.concurrency)
     return None if between is None else Try(between, "between the two sides of the knee")
 
 
-def _doubtful(level: Level, enough: float) -> bool:
-    return enough > 0 and abs(level.throughput / enough - 1) < _MARGIN
+def _doubtful(level: Level, enough: float, noise: float) -> bool:
+    error = _DEVIATIONS * noise / math.sqrt(level.trials)
+    return enough > 0 and abs(level.throughput / enough - 1) < error
+
+
+def noise_of(trials: Sequence[Trial]) -> float:
+    """Return how far trials of one concurrency lie apart, as a share of their throughput."""
+    by_concurrency: dict[int, list[float]] = {}
+    for trial in trials:
+        by_concurrency.setdefault(trial.concurrency, []).append(trial.throughput)
+    squares, freedom = _NOISE**2 * _NOISE_WEIGHT, float(_NOISE_WEIGHT)
+    for values in by_concurrency.values():
+        middle = fmean(values)
+        if middle > 0:
+            squares += sum((value / middle - 1) ** 2 for value in values)
+            freedom += len(values) - 1
+    return math.sqrt(squares / freedom)
 
 
 def _between(low: int, high: int) -> int | None:

@@ -12,7 +12,7 @@ import msgspec
 
 from fetcher.errors import ConfigError
 from fetcher.histogram import merged, quantile
-from fetcher.load.plan import Plan
+from fetcher.load.plan import Plan  # noqa: TC001  msgspec resolves annotations at run time
 
 SCHEMA_VERSION = 1
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
@@ -26,8 +26,8 @@ class Round(msgspec.Struct, kw_only=True):
     ``requests`` are those that were begun (open loop: due) within the window, ``ok`` how many of them went
     well. ``answered`` and ``good`` count what the window had of requests: one that spans an edge of it counts
     with the share of its time that lies within. ``latency`` has every request that got a response, and those
-    that ran into a timeout or were cut off at the end, with the time they had waited; to leave those out would
-    flatter the target.
+    that ran into a timeout or were cut off at the end, with the time they had waited; to leave these out
+    would flatter the target.
     """
 
     concurrency: int
@@ -213,8 +213,8 @@ class Report(msgspec.Struct, kw_only=True):
             raise ConfigError(f"{name}: is no report of fetcher bench --json: {error}") from None
         if report.schema_version != SCHEMA_VERSION:
             raise ConfigError(
-                f"{name}: was written by another version of fetcher (schema {report.schema_version}, this one "
-                f"reads {SCHEMA_VERSION}); measure anew"
+                f"{name}: was written by another version of fetcher (schema {report.schema_version}, this "
+                f"one reads {SCHEMA_VERSION}); measure anew"
             )
         return report
 

@@ -44,7 +44,7 @@ class Meter:
 
 
 def rss() -> int:
-    """Return the resident memory of this process in bytes; where the system does not tell, the most it was."""
+    """Return the resident memory of this process in bytes, or where nothing tells that the most it was."""
     try:
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):

@@ -1,9 +1,9 @@
 """When the next request is due.
 
 In a closed loop each worker asks again when its last request has ended, so a slow target is asked less: its
-latencies say nothing about users who come whether or not it is slow. In an open loop requests are due at fixed
-times, ``1 / rate`` apart, whatever the target does, and latency is counted from then on: the time that a
-request waits for a free worker is part of it. Leaving it out is what Gil Tene calls coordinated omission
+latencies say nothing about users who come whether or not it is slow. In an open loop requests are due at
+fixed times, ``1 / rate`` apart, whatever the target does, and latency is counted from then on: the time that
+a request waits for a free worker is part of it. Leaving it out is what Gil Tene calls coordinated omission
 ("How NOT to Measure Latency", 2015); wrk2 is his tool that does not.
 """
 
@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from fetcher.load.plan import Spec
 
-# The loop's timers are no finer, and to ask for less would keep the loop spinning. What falls due meanwhile is
-# sent up to this late, and its latency says so.
+# The loop's timers are no finer, and to ask for less would keep the loop spinning. What falls due meanwhile
+# is sent up to this late, and its latency says so.
 _FINEST = 0.001
 
 
 class Pace(Protocol):
     """Hands out turns to workers. Times are those of ``time.perf_counter``."""
 
-    due: int
-    """How many requests were to be sent in the window so far; 0 where nothing says so."""
+    @property
+    def due(self) -> int:
+        """How many requests were to be sent in the window so far; 0 where nothing says so."""
+        ...
 
     async def turn(self) -> float | None:
         """Wait until the next request is due and return since when it is; None when there are no more."""
@@ -44,8 +46,6 @@ class Pace(Protocol):
 class ClosedPace:
     """A request is due when a worker is free."""
 
-    due = 0
-
     def __init__(self, spec: Spec, begin: float, end: float) -> None:
         """Requests are counted from ``begin`` on, and none is begun after ``end``."""
         self._begin, self._end = begin, end
@@ -60,6 +60,11 @@ class ClosedPace:
             self._left -= 1
         return now
 
+    @property
+    def due(self) -> int:
+        """Nothing is due before a worker is free."""
+        return 0
+
     async def run(self) -> None:
         """There is nothing to do."""
 
@@ -69,14 +74,16 @@ class ClosedPace:
 
 
 class OpenPace:
-    """Request ``i`` is due at a fixed time, ``1 / rate`` after the one before. How many wait for a worker is a number, not a list."""
+    """Requests are due ``1 / rate`` apart. How many wait for a worker is a number, not a list."""
 
     def __init__(self, spec: Spec, begin: float) -> None:
         """Requests are counted from ``begin`` on; those before it are the warm-up."""
         self._rate = spec.rate or 1.0
         self._begin = begin
         self._uncounted = round(spec.warm_up * self._rate)
-        counted = max(1, round((spec.duration or 0.0) * self._rate)) if spec.requests is None else spec.requests
+        counted = (
+            max(1, round((spec.duration or 0.0) * self._rate)) if spec.requests is None else spec.requests
+        )
         self._limit = self._uncounted + counted
         self._issued = self._taken = 0
         self._idle: list[asyncio.Future[None]] = []

@@ -1,6 +1,6 @@
 """One round: workers that fetch, in a closed or an open loop, until the window ends.
 
-    warm-up | window: what begins here is counted | grace: for what has begun to end
+warm-up | window: what begins here is counted | grace: for what has begun to end
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import math
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fetcher.errors import ErrorKind
 from fetcher.histogram import bucket_of
@@ -70,7 +70,10 @@ class Run:
         pace = self._pace()
         meter = Meter()
         loop = asyncio.get_running_loop()
-        background = [loop.create_task(pace.run(), name="pace"), loop.create_task(self._watch(meter), name="meter")]
+        background = [
+            loop.create_task(pace.run(), name="pace"),
+            loop.create_task(self._watch(meter), name="meter"),
+        ]
         workers = [
             loop.create_task(self._work(pace), name=f"load worker {number}")
             for number in range(self.spec.concurrency)
@@ -94,8 +97,8 @@ class Run:
         await meter.watch()
 
     async def _until_over(self, workers: Sequence[asyncio.Task[None]], pace: Pace, meter: Meter) -> None:
-        done = asyncio.gather(*workers)
-        stopped = asyncio.ensure_future(self._stop.wait())
+        done: asyncio.Future[Any] = asyncio.gather(*workers)
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
         try:
             left = None if math.isinf(self._end) else self._end - perf_counter()
             await asyncio.wait([done, stopped], timeout=left, return_when=asyncio.FIRST_COMPLETED)

@@ -66,12 +66,16 @@ class Target:
             reason = next((f" ({job.rejected.message})" for job in jobs if job.rejected is not None), "")
             raise ConfigError(f"{self._label}: has no job that can be fetched{reason}")
         if len(self.jobs) < len(jobs):
-            self.notes.append(f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched; left out")
+            self.notes.append(
+                f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched; left out"
+            )
         self._note_methods()
         if not self.consent:
             await vet({job.host for job in self.jobs}, _resolver_map(self.config))
             if self._follows:
-                self.notes.append(f"redirects are not followed without {CONSENT}: they may lead to other hosts")
+                self.notes.append(
+                    f"redirects are not followed without {CONSENT}: they may lead to other hosts"
+                )
 
     async def probe(self, stop: asyncio.Event) -> None:
         """Fetch one job, whatever its status. Raises UnreachableError if nothing answers."""
@@ -216,7 +220,8 @@ async def _addresses(host: str, resolver: MappingResolver) -> list[str]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnreachableError(
-            f"{host}: has no address ({reason}); correct the name, or give it one: -s 'http.resolve.\"{host}\"=...'"
+            f"{host}: has no address ({reason}); correct the name, or give it one: "
+            f"-s 'http.resolve.\"{host}\"=127.0.0.1'"
         ) from None
     return [address["host"] for address in found]
 

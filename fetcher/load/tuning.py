@@ -40,7 +40,7 @@ class Tuner:
         self.trials: list[Trial] = []
         self.verdict: Verdict | None = None
         self.current: Run | None = None
-        self._duration, self._warm_up = duration, warm_up
+        self.duration, self._warm_up = duration, warm_up
         self._on_trial = on_trial or (lambda _trial, _why: None)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -54,7 +54,7 @@ class Tuner:
             await self._try(step, stop)
 
     async def _try(self, step: Try, stop: asyncio.Event) -> None:
-        spec = Spec(concurrency=step.concurrency, duration=self._duration, warm_up=self._warm_up)
+        spec = Spec(concurrency=step.concurrency, duration=self.duration, warm_up=self._warm_up)
         run = self.target.run(spec, stop)
         self.current = run.run
         measured = await run.measure()
@@ -94,13 +94,17 @@ def advise(knee: int, jobs: Sequence[Job], limits: LimitSettings) -> Advice:
         share = math.ceil(knee * count / len(jobs))
         found = lookup(host)
         if found.interval:
-            remarks.append(f"{host} is also held to {1 / found.interval:,.3g} requests/s by its rate or delay")
+            remarks.append(
+                f"{host} is also held to {1 / found.interval:,.3g} requests/s by its rate or delay"
+            )
         if share <= found.concurrency:
             continue
         if found is limits.per_host:
             needed = max(needed, share)
         else:
-            remarks.append(f"limits.hosts allows {host} only {found.concurrency} in flight; the knee needs {share}")
+            remarks.append(
+                f"limits.hosts allows {host} only {found.concurrency} in flight; the knee needs {share}"
+            )
     if needed:
         wanted["limits", "per_host", "concurrency"] = needed
     return Advice(wanted, _few(remarks))

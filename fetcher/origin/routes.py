@@ -36,6 +36,7 @@ class Routes:
         self._random = random.Random(config.seed)
         self._attempts: dict[tuple[str, bytes, str], int] = {}
         self._buckets: dict[tuple[str, float], tuple[float, float]] = {}
+        self._slots: dict[tuple[str, int, float], asyncio.Semaphore] = {}
 
     def answer(self, request: Request, path: str) -> Answer:
         """Answer as `path`, which has no leading slash, would."""
@@ -71,6 +72,12 @@ class Routes:
     def close(self, _: Request, rest: str) -> Answer:
         """Send N bytes without Content-Length, ended by closing."""
         return Reply(body=stream(pieces(number(rest))), kind="application/octet-stream", close=True)
+
+    def once(self, _: Request, rest: str) -> Answer:
+        """Send N bytes and close the connection, as announced."""
+        size = number(rest)
+        body = content(size) if size <= SMALL else stream(pieces(size))
+        return Reply(body=body, length=size, kind="application/octet-stream", close=True)
 
     def truncated(self, _: Request, rest: str) -> Answer:
         """Declare N bytes, send half of them and close."""
@@ -108,6 +115,21 @@ class Routes:
         await asyncio.sleep(seconds)
         answer = self._then(request, rest)
         return answer if isinstance(answer, Reply) else await answer()
+
+    def slots(self, request: Request, rest: str) -> Answer:
+        """Answer as /REST after SECONDS, at most N at once per host; the others wait their turn."""
+        text, _, rest = rest.partition("/")
+        seconds, _, rest = rest.partition("/")
+        key = (request.head.host, number(text), decimal(seconds))
+        if not key[1]:
+            raise BadRequestError("there has to be a slot")
+        slots = self._slots.get(key) or asyncio.Semaphore(key[1])
+        remember(self._slots, key, slots, STATE_SIZE)
+        return partial(self._in_turn, slots, request, rest, key[2])
+
+    async def _in_turn(self, slots: asyncio.Semaphore, request: Request, rest: str, seconds: float) -> Reply:
+        async with slots:
+            return await self._later(request, rest, seconds)
 
     def hang(self, _request: Request, _rest: str) -> Answer:
         """Send nothing; drop the connection when the origin closes."""
@@ -225,11 +247,13 @@ _TABLE = (
     Route("/bytes/N", Routes.sized, fixed=True),
     Route("/chunked/N", Routes.chunked),
     Route("/close/N", Routes.close),
+    Route("/once/N", Routes.once),
     Route("/truncated/N", Routes.truncated),
     Route("/gzip/N", Routes.gzip, fixed=True),
     Route("/deflate/N", Routes.deflate, fixed=True),
     Route("/drip/N/SECONDS", Routes.drip),
     Route("/delay/SECONDS/REST...", Routes.delay),
+    Route("/slots/N/SECONDS/REST...", Routes.slots),
     Route("/hang", Routes.hang),
     Route("/status/CODE", Routes.status, fixed=True),
     Route("/redirect/N", Routes.redirect, fixed=True),

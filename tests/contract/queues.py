@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fetcher.queues.memory import MemoryQueue
 from fetcher.queues.sqlite import SqliteQueue
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TERM = 60.0
 

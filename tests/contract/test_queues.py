@@ -98,7 +98,9 @@ async def test_a_job_goes_through_every_state_and_is_counted_in_it(queue):
     assert await queue.ack([Ack(held[2], Outcome.SKIPPED)], {}) == 0
     assert await queue.nack([Nack(held[3], 10)]) == 0
     counts = await queue.counts()
-    assert counts == Counts(added=4, delayed=1, outcomes={Outcome.OK: 1, Outcome.FAILED: 1, Outcome.SKIPPED: 1})
+    assert counts == Counts(
+        added=4, delayed=1, outcomes={Outcome.OK: 1, Outcome.FAILED: 1, Outcome.SKIPPED: 1}
+    )
     assert (counts.done, counts.left) == (3, 1)
 
 
@@ -449,7 +451,11 @@ class QueueMachine(RuleBasedStateMachine):
     def is_held(self, held):
         return self.model.held.get(held.job.id) is held
 
-    @rule(rows=st.lists(st.tuples(HOSTS, st.integers(-1, 1), st.sampled_from([None, None, "k", "l"])), max_size=8))
+    @rule(
+        rows=st.lists(
+            st.tuples(HOSTS, st.integers(-1, 1), st.sampled_from([None, None, "k", "l"])), max_size=8
+        )
+    )
     def put(self, rows):
         model, fresh, made = self.model, 0, []
         for number, (host, priority, key) in enumerate(rows):
@@ -506,7 +512,9 @@ class QueueMachine(RuleBasedStateMachine):
     def ack(self, numbers, outcome):
         chosen = self.picked(numbers)
         good = [held for held in chosen if self.is_held(held)]
-        assert self.do(self.queue.ack(acks([held.lease for held in chosen], outcome), {})) == len(chosen) - len(good)
+        assert self.do(self.queue.ack(acks([held.lease for held in chosen], outcome), {})) == len(
+            chosen
+        ) - len(good)
         for held in good:
             del self.model.held[held.job.id]
             self.model.outcomes[outcome] += 1
@@ -515,7 +523,9 @@ class QueueMachine(RuleBasedStateMachine):
     def nack(self, numbers, delay):
         chosen = self.picked(numbers)
         good = [held for held in chosen if self.is_held(held)]
-        assert self.do(self.queue.nack(nacks([held.lease for held in chosen], delay))) == len(chosen) - len(good)
+        assert self.do(self.queue.nack(nacks([held.lease for held in chosen], delay))) == len(chosen) - len(
+            good
+        )
         for held in good:
             del self.model.held[held.job.id]
             entry = (held.job.id, held.job.host, held.job.priority)
@@ -578,7 +588,11 @@ class Held:
 def machine(name):
     made = type(f"{name.title()}Machine", (QueueMachine,), {"make": staticmethod(QUEUES[name])})
     made.TestCase.settings = settings(
-        max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+        max_examples=25,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
     )
     return made.TestCase
 
@@ -617,7 +631,10 @@ asyncio.run(main())
 
 def start(path, mode):
     return subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(path), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED, str(path), mode],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -659,7 +676,10 @@ async def test_a_second_process_is_kept_out_and_told_why(tmp_path):
             await second.open()
         await second.close()
         process.communicate("")
-    assert str(caught.value) == f"{path}: another process is using this queue; wait until it has ended, or name another"
+    assert (
+        str(caught.value)
+        == f"{path}: another process is using this queue; wait until it has ended, or name another"
+    )
     assert caught.value.exit_code == 75
     third = SqliteQueue(path)
     await third.open()
@@ -734,8 +754,14 @@ def damaged(path):
     ("make", "message"),
     [
         (lambda path: path.write_bytes(b"x\n" * 255), "is not a readable queue (file is not a database)"),
-        (lambda path: path.write_bytes(b"x"), "is not a readable queue (file is not a database); move it away"),
-        (lambda path: path.write_bytes(b"precious\n" * 1000), "is not a readable queue (file is not a database)"),
+        (
+            lambda path: path.write_bytes(b"x"),
+            "is not a readable queue (file is not a database); move it away",
+        ),
+        (
+            lambda path: path.write_bytes(b"precious\n" * 1000),
+            "is not a readable queue (file is not a database)",
+        ),
         (foreign, "is a database, but not a queue of fetcher; give another path"),
         (foreign_and_killed, "is a database, but not a queue of fetcher; give another path"),
         (newer, "was written by a newer version of fetcher; use that, or give another path"),
@@ -914,7 +940,7 @@ async def test_the_heap_of_a_queue_in_memory_does_not_grow_with_what_went_throug
 
 
 def test_no_descriptor_is_left(tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  descriptors
     for n in range(3):
         asyncio.run(create(tmp_path / f"{n}.db"))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208  descriptors

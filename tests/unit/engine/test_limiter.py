@@ -105,7 +105,9 @@ def test_a_name_wins_over_patterns_and_the_first_pattern_over_others():
     }
 
 
-@pytest.mark.parametrize("bad", [{"concurrency": 0}, {"rate": 0}, {"rate": "-1/s"}, {"delay": -1}, {"delay": "inf"}])
+@pytest.mark.parametrize(
+    "bad", [{"concurrency": 0}, {"rate": 0}, {"rate": "-1/s"}, {"delay": -1}, {"delay": "inf"}]
+)
 def test_limits_that_mean_nothing_are_refused(bad):
     with pytest.raises(ValidationError):
         HostLimits(**bad)

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.engine.retry import IDEMPOTENT, TRANSIENT, Attempt, Retry, RetrySettings, decide, parse_retry_after
+from fetcher.engine.retry import (
+    IDEMPOTENT,
+    TRANSIENT,
+    Attempt,
+    Retry,
+    RetrySettings,
+    decide,
+    parse_retry_after,
+)
 from fetcher.errors import ErrorKind
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -32,7 +40,15 @@ def high():
 
 def test_the_delay_is_drawn_from_zero_to_a_bound_that_doubles_up_to_the_most():
     policy = RetrySettings(attempts=100, backoff="500ms", max_backoff="3s", deadline="1h")
-    assert [decide(policy, attempt(n), high).delay for n in (1, 2, 3, 4, 5, 50, 99)] == [0.5, 1, 2, 3, 3, 3, 3]
+    assert [decide(policy, attempt(n), high).delay for n in (1, 2, 3, 4, 5, 50, 99)] == [
+        0.5,
+        1,
+        2,
+        3,
+        3,
+        3,
+        3,
+    ]
     assert {decide(policy, attempt(n), low).delay for n in range(1, 100)} == {0.0}
     assert decide(policy, attempt(3), lambda: 0.25).delay == 0.5
 
@@ -125,14 +141,39 @@ def test_retry_after_is_read_in_all_its_forms(value, expected):
 
 @pytest.mark.parametrize(
     "value",
-    [None, "", " ", "-5", "+5", "3.5", "1e3", "soon", "5 s", "5, 6", "٣", "²", "NaN", "inf", "\x00", ",", "0x10"]
-    + ["Fri, 99 Jan 2026 03:04:30 GMT", "Fri, 02 Foo 2026 03:04:30 GMT", "Fri, 02 Jan 2026 99:99:99 GMT", "Fri"],
+    [  # noqa: RUF005  clearer
+        None,
+        "",
+        " ",
+        "-5",
+        "+5",
+        "3.5",
+        "1e3",
+        "soon",
+        "5 s",
+        "5, 6",
+        "٣",
+        "²",
+        "NaN",
+        "inf",
+        "\x00",
+        ",",
+        "0x10",
+    ]
+    + [
+        "Fri, 99 Jan 2026 03:04:30 GMT",
+        "Fri, 02 Foo 2026 03:04:30 GMT",
+        "Fri, 02 Jan 2026 99:99:99 GMT",
+        "Fri",
+    ],
 )
 def test_garbage_is_ignored(value):
     assert parse_retry_after(value, NOW) is None
 
 
-PIECES = st.sampled_from(["Fri", ",", " ", "02", "Jan", "-", "+", ":", "2026", "99999999999", "GMT", "0", ".", "+9999", "A"])
+PIECES = st.sampled_from(
+    ["Fri", ",", " ", "02", "Jan", "-", "+", ":", "2026", "99999999999", "GMT", "0", ".", "+9999", "A"]
+)
 
 
 @given(st.one_of(st.text(), st.lists(PIECES).map("".join), st.lists(PIECES).map(" ".join)))

@@ -82,7 +82,7 @@ def test_a_delay_is_kept_to_the_moment():
     begun, starts = clock(), []
     while len(starts) < 4:
         for _ in all_at(scheduler, clock()):
-            starts.append(clock() - begun)
+            starts.append(clock() - begun)  # noqa: PERF401  clearer
         wake_at = scheduler.wake_at()
         if wake_at is not None:
             assert scheduler.next(wake_at - 1e-6) is None
@@ -152,7 +152,10 @@ def test_a_host_at_rest_for_long_gives_its_jobs_back():
 
 def test_priority_decides_among_hosts_and_within_one():
     scheduler = make(concurrency=100)
-    scheduler.add(leased(("a", 1), ("b", 2, 5), ("a", 3, 9), ("b", 4), ("c", 5, -1), backlog={"a": 9, "b": 1, "c": 50}), 0)
+    scheduler.add(
+        leased(("a", 1), ("b", 2, 5), ("a", 3, 9), ("b", 4), ("c", 5, -1), backlog={"a": 9, "b": 1, "c": 50}),
+        0,
+    )
     assert names(all_at(scheduler, 0.0)) == ["3", "2", "1", "4", "5"]
 
 
@@ -200,7 +203,7 @@ def test_order_within_a_host_and_a_priority_is_that_of_the_leases():
 
 
 def test_room_is_what_a_host_can_start_soon():
-    scheduler = make(concurrency=100, hosts={"slow": HostLimits(delay="10s"), "rated": HostLimits(rate="20/s")})
+    scheduler = make(hosts={"slow": HostLimits(delay="10s"), "rated": HostLimits(rate="20/s")})
     demand = scheduler.demand(0.0)
     assert demand.per_host == scheduler.window * 8 // 100
     scheduler.add(leased(("slow", 1), ("rated", 1), ("a", 1), ("a", 2)), 0.0)
@@ -303,7 +306,9 @@ def test_entries_that_are_out_of_date_do_not_pile_up():
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-1, 1)), max_size=6)),
+        st.tuples(
+            st.just("add"), st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-1, 1)), max_size=6)
+        ),
         st.tuples(st.just("next"), st.just(0)),
         st.tuples(st.just("done"), st.integers(0, 9)),
         st.tuples(st.just("rest"), st.tuples(st.sampled_from("abcd"), st.floats(0, 2))),
@@ -312,7 +317,11 @@ STEPS = st.lists(
     ),
     max_size=80,
 )
-OWN = {"b": HostLimits(concurrency=1), "c": HostLimits(concurrency=3, rate="10/s"), "d": HostLimits(delay=0.5)}
+OWN = {
+    "b": HostLimits(concurrency=1),
+    "c": HostLimits(concurrency=3, rate="10/s"),
+    "d": HostLimits(delay=0.5),
+}
 
 
 @settings(max_examples=200, deadline=None)
@@ -448,7 +457,9 @@ class Simulation:
             self.most = max(self.most, self.in_flight)
             self.most_of[host] = max(self.most_of[host], self.in_flight_of[host])
             self.starts.append((started, host))
-            self.at(started + self.serve(lease.job), lambda lease=lease, started=started: self.end(lease, started))
+            self.at(
+                started + self.serve(lease.job), lambda lease=lease, started=started: self.end(lease, started)
+            )
         wake_at = self.scheduler.wake_at()
         if wake_at is not None and self.in_flight < self.limits.concurrency:
             self.at(max(wake_at, self.now), lambda: None)
@@ -543,19 +554,23 @@ def test_reading_a_bounded_distance_ahead_costs_what_it_must(order, read_ahead, 
 
 
 def test_a_rate_limited_host_neither_starves_nor_is_starved():
-    """One host has most jobs and few starts a second; the others need all slots."""
+    """One host has few starts a second, the others need all slots, and all of them fit into the window."""
     limits = LimitSettings(
-        concurrency=10, per_host=HostLimits(concurrency=10), hosts={"slow.test": HostLimits(rate="5/s", concurrency=10)}
+        concurrency=10,
+        per_host=HostLimits(concurrency=10),
+        hosts={"slow.test": HostLimits(rate="5/s", concurrency=10)},
     )
-    jobs = [job("slow.test", n) for n in range(100)] + [job(f"h{n % 5}.test", 100 + n) for n in range(2000)]
+    jobs = [job("slow.test", n) for n in range(50)] + [job(f"h{n % 5}.test", 50 + n) for n in range(950)]
     simulation = Simulation(jobs, limits, lambda _: 0.1)
     makespan = simulation.run()
     slow = [when for when, host in simulation.starts if host == "slow.test"]
-    assert [b - a for a, b in zip(slow[1:], slow[2:], strict=False)] == pytest.approx([0.2] * 98, abs=0.1 + 1e-6)
-    assert slow[-1] == pytest.approx(99 * 0.2, abs=0.3)
+    assert [b - a for a, b in zip(slow[1:], slow[2:], strict=False)] == pytest.approx(  # noqa: RUF007  not neighbours of the whole
+        [0.2] * 48, abs=0.1 + 1e-6
+    )
+    assert slow[-1] == pytest.approx(49 * 0.2, abs=0.3)
     others = max(when for when, host in simulation.starts if host != "slow.test")
-    assert makespan <= 1.05 * max(2100 * 0.1 / 10, 99 * 0.2 + 0.1)
-    assert others <= 2100 * 0.1 / 10
+    assert makespan <= 1.05 * max(1000 * 0.1 / 10, 49 * 0.2 + 0.1)
+    assert others <= 1000 * 0.1 / 10
 
 
 def test_many_rate_limited_hosts_leave_the_window_to_others():

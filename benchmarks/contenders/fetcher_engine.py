@@ -1,0 +1,53 @@
+"""This project without durability: file source, engine and http transport, a queue and a count in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.batch_files import write_config
+from benchmarks.contenders.fetcher_batch import measured
+from fetcher.config import load
+from fetcher.model import Outcome
+from fetcher.queues.memory import MemoryQueueConfig
+from fetcher.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.contenders import Fetched, Task
+    from fetcher.model import Result
+
+
+class _Count(Settings):
+    """Stands where the config has a sink."""
+
+    def build(self) -> _Counter:
+        return _COUNTER
+
+
+class _Counter:
+    """Counts good responses and forgets them."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    async def open(self, mark: str | None) -> None:
+        """Start from nothing, whatever the mark."""
+
+    async def write(self, results: Sequence[Result]) -> None:
+        self.sizes += [result.body_size or 0 for result in results if result.outcome is Outcome.OK]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+_COUNTER = _Counter()
+
+
+def fetch(task: Task) -> Fetched:
+    """Fetch every URL and keep nothing."""
+    parts = {"queue": MemoryQueueConfig(), "sinks": [_Count()]}
+    fetched = measured(load(write_config(task)).model_copy(update=parts))
+    for size in _COUNTER.sizes:
+        fetched.add(size)
+    return fetched

@@ -1,0 +1,41 @@
+"""httpx: an AsyncClient whose pool is as large as the concurrency, and as many workers, on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import httpx
+import uvloop
+
+from benchmarks.contenders import Fetched, metered
+from benchmarks.contenders.blocking_socket import context_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.contenders import Task
+
+
+def fetch(task: Task) -> Fetched:
+    """Fetch every URL with a fixed number of workers on one client."""
+    return uvloop.run(_fetch(task))
+
+
+async def _fetch(task: Task) -> Fetched:
+    urls = iter(task.read())
+    limits = httpx.Limits(max_connections=task.concurrency, max_keepalive_connections=task.concurrency)
+    verify = context_for(task) or True
+    async with httpx.AsyncClient(limits=limits, timeout=None, verify=verify, trust_env=False) as client:
+        with metered() as fetched:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(task.concurrency):
+                    group.create_task(_work(client, urls, fetched))
+        return fetched
+
+
+async def _work(client: httpx.AsyncClient, urls: Iterator[str], fetched: Fetched) -> None:
+    for url in urls:
+        response = await client.get(url)
+        response.raise_for_status()
+        fetched.add(response.content)
