@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import report
+from benchmarks import pages, report
 from benchmarks.cases import Options, all_cases
+from benchmarks.contest import peer_names
 from benchmarks.measure import ContenderError, bench
 from fetcher.cli.run import raise_file_limit
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return the exit code."""
     cases = all_cases()
-    given = _parser(cases).parse_args(arguments)
+    parser = _parser(cases)
+    given = parser.parse_args(arguments)
     if given.case is None:
         for name, case in cases.items():
             print(f"{name}\n    {case.goal}")
@@ -32,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         requests=given.requests or case.requests,
         concurrency=given.concurrency,
         real=given.real,
+        peers=given.peers,
     )
+    if given.peers and not case.contest:
+        parser.error(f"{given.case} is about this project alone: there are no peers to choose from")
     raise_file_limit()  # the origin inherits it
     about = report.header()
     try:
@@ -42,10 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     report.show(given.case, case, result, about)
+    report.show_failures(result)
     if given.json is not None:
         report.write(given.json, given.case, options, result, about)
+    if given.html is not None:
+        pages.write(given.html, given.case, case.goal, result, about)
     missed = [check for check in result.checks if not check.held]
-    return 1 if given.check and missed else 0
+    return 1 if result.broken or (given.check and missed) else 0
 
 
 def _parser(cases: dict[str, Case]) -> argparse.ArgumentParser:
@@ -61,9 +69,25 @@ def _parser(cases: dict[str, Case]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--real", action="store_true", help="scale: fetch the largest input over the network too"
     )
+    parser.add_argument(
+        "--peers",
+        type=_peers,
+        default=(),
+        metavar="A,B",
+        help=f"whom to compare with the bare loop (default: all): {', '.join(peer_names())}",
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 if a bound is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report and every sample to FILE")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots to FILE")
     return parser
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in peer_names():
+            raise argparse.ArgumentTypeError(f"no contender is called {name!r}; there are {', '.join(peer_names())}")
+    return names
 
 
 def _positive(text: str) -> int:

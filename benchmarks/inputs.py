@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 _SEED = 20_000
 
 
-def write_urls(bench: Bench, count: int, path: str) -> Path:
-    """Write a file of ``count`` different URLs of the origin, all with one path."""
-    return write_lines(bench, f"urls-{count}.txt", (f"{bench.origin.url}{path}?n={n}" for n in range(count)))
+def write_urls(bench: Bench, count: int, path: str, root: str | None = None) -> Path:
+    """Write a file of ``count`` different URLs of an origin, all with one path."""
+    root = root or bench.origin.url
+    name = f"urls-{crc32((root + path).encode()):08x}-{count}.txt"
+    return write_lines(bench, name, (f"{root}{path}?n={n}" for n in range(count)))
 
 
 def write_lines(bench: Bench, name: str, urls: Iterable[str]) -> Path:

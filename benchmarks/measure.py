@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -20,21 +20,29 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from benchmarks.contenders import Fetched
+from benchmarks.tls import Authority, tls_origin
 from tests.origin_process import OriginProcess, origin_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _TREE = Path(__file__).parents[1]
-_LONGEST = 3600.0  # seconds that one run may take
+_LONGEST = 900.0  # seconds that one run may take
 
 
 class ContenderError(Exception):
     """A contender broke down, or did not get everything."""
 
 
+class UnableContenderError(ContenderError):
+    """A contender is not installed, or has no way to do what is asked for."""
+
+
 class Entrant(msgspec.Struct, frozen=True):
-    """A contender and its task, with what it has to get: so many responses, and bytes of bodies in all."""
+    """A contender and its task, with what it has to get: so many responses, and bytes of bodies in all.
+
+    ``group`` tells the runs of a case apart where a label occurs in several.
+    """
 
     label: str
     module: str
@@ -43,6 +51,9 @@ class Entrant(msgspec.Struct, frozen=True):
     bytes: int
     concurrency: int = 100
     per_host: int = 100
+    threads: int = 32
+    tls: bool = False
+    group: str = ""
 
 
 class Sample(msgspec.Struct):
@@ -53,6 +64,7 @@ class Sample(msgspec.Struct):
     process_s: float
     started_at: float
     origin_cpu_s: float | None
+    group: str = ""
 
     @property
     def rate(self) -> float:
@@ -73,6 +85,19 @@ class Sample(msgspec.Struct):
 Round = dict[str, Sample]
 
 
+class Race(msgspec.Struct):
+    """Rounds of those who can do it; who can not, and who should have and did not, with the reasons."""
+
+    rounds: list[Round]
+    unable: dict[str, str]
+    broken: dict[str, str]
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Every run."""
+        return [sample for each in self.rounds for sample in each.values()]
+
+
 class Spread(msgspec.Struct, frozen=True):
     """The median of some figures, and how far they lie apart."""
 
@@ -87,12 +112,27 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 class Bench:
-    """An origin, a folder to work in, and the core on which contenders run."""
+    """An origin, a folder to work in, and the core on which contenders run.
 
-    def __init__(self, origin: OriginProcess, folder: Path, cpu: int | None) -> None:
+    ``tls`` starts a second origin, for https, when it is first asked for.
+    """
+
+    def __init__(
+        self, origin: OriginProcess, folder: Path, cpus: tuple[int | None, int | None], closing: ExitStack
+    ) -> None:
         self.origin = origin
         self.folder = folder
-        self._cpu = cpu
+        self._cpu, self._origin_cpu = cpus
+        self._closing = closing
+        self._authority: Authority | None = None
+        self._tls: OriginProcess | None = None
+
+    def tls(self) -> OriginProcess:
+        """Return the origin that serves https."""
+        if self._tls is None:
+            self._authority = Authority(self.folder)
+            self._tls = self._closing.enter_context(tls_origin(self._authority, self._origin_cpu))
+        return self._tls
 
     def rounds(self, entrants: Sequence[Entrant], repeat: int) -> list[Round]:
         """Let every entrant run ``repeat`` times, in turns. Raises ContenderError."""
@@ -101,30 +141,57 @@ class Bench:
             for number in range(1, repeat + 1)
         ]
 
+    def race(self, entrants: Sequence[Entrant], repeat: int) -> Race:
+        """Do the same, without those who are not able to, or break down: each is then left out of all rounds."""
+        race = Race([], {}, {})
+        for number in range(1, repeat + 1):
+            race.rounds.append({})
+            for entrant in entrants:
+                if entrant.label not in race.unable | race.broken:
+                    self._turn(race, entrant, f"{number}/{repeat}")
+        for each in race.rounds:
+            for label in race.broken:
+                each.pop(label, None)
+        return race
+
+    def _turn(self, race: Race, entrant: Entrant, turn: str) -> None:
+        try:
+            race.rounds[-1][entrant.label] = self.run(entrant, turn)
+        except UnableContenderError as error:
+            race.unable[entrant.label] = str(error)
+        except ContenderError as error:
+            sys.stderr.write(f"  {turn} {error}\n")
+            race.broken[entrant.label] = str(error)
+
     def run(self, entrant: Entrant, turn: str = "") -> Sample:
         """Run one entrant and verify that it got everything. Raises ContenderError if not."""
+        origin = self.tls() if entrant.tls else self.origin
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             command = self._command(entrant, folder)
-            origin_cpu = _cpu_of(self.origin.pid)
+            origin_cpu = _cpu_of(origin.pid)
             started_at, begin = time.time(), time.perf_counter()
             output = _output_of(command, entrant.label)
             process_s = time.perf_counter() - begin
         fetched = msgspec.json.decode(output, type=Fetched)
+        if fetched.unable is not None:
+            raise UnableContenderError(fetched.unable)
         if (fetched.count, fetched.bytes) != (entrant.count, entrant.bytes):
             raise ContenderError(
                 f"{entrant.label}: got {fetched.count:,} responses with {fetched.bytes:,} bytes; "
                 f"it was asked for {entrant.count:,} with {entrant.bytes:,}"
             )
-        after = _cpu_of(self.origin.pid)
+        after = _cpu_of(origin.pid)
         spent = None if origin_cpu is None or after is None else after - origin_cpu
-        sample = Sample(entrant.label, fetched, process_s, started_at, spent)
+        sample = Sample(entrant.label, fetched, process_s, started_at, spent, entrant.group)
         sys.stderr.write(f"  {turn} {entrant.label}: {entrant.count:,} in {fetched.seconds:.2f} s\n")
         return sample
 
     def _command(self, entrant: Entrant, folder: str) -> list[str]:
-        command = [sys.executable, "-m", f"benchmarks.contenders.{entrant.module}"]
-        command += ["--urls", str(entrant.urls), "--folder", folder]
+        command = [sys.executable, "-m", "benchmarks.contenders", entrant.module]
+        command += ["--urls", str(entrant.urls), "--folder", folder, "--threads", str(entrant.threads)]
         command += ["--concurrency", str(entrant.concurrency), "--per-host", str(entrant.per_host)]
+        if entrant.tls and self._authority is not None:
+            command += ["--ca", str(self._authority.ca)]
         return command if self._cpu is None else [*command, "--cpu", str(self._cpu)]
 
 
@@ -135,9 +202,10 @@ def bench() -> Iterator[Bench]:
     client, server = cores[:2] if len(cores) > 1 else (None, None)
     with (
         tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
+        ExitStack() as closing,
         origin_process(pin_cpu=server) as origin,
     ):
-        yield Bench(origin, Path(folder), client)
+        yield Bench(origin, Path(folder), (client, server), closing)
 
 
 def cpus() -> list[int]:
@@ -150,8 +218,10 @@ def _output_of(command: Sequence[str], label: str) -> bytes:
     with subprocess.Popen(command, cwd=_TREE, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
             output, _ = process.communicate(timeout=_LONGEST)
-        except BaseException:
+        except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise ContenderError(f"{label}: not done after {_LONGEST:g} s") from error
             raise
     if process.returncode:
         raise ContenderError(f"{label}: exit code {process.returncode}; what it said stands above")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +21,12 @@ from rich.text import Text
 from benchmarks.measure import cpus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from benchmarks.cases import Case, Options, Report, Table
 
 _PACKAGES = ("fetcher", "aiohttp", "uvloop", "msgspec")
+_PEERS = ("requests", "httpx", "pyreqwest", "pycurl", "scrapy", "crawlee")
 _WIDTH = 190  # where there is no terminal to ask
 
 
@@ -33,8 +39,8 @@ def header() -> dict[str, str]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-        + f", SQLite {sqlite3.sqlite_version}",
+        "versions": ", ".join([*_versions(_PACKAGES), f"SQLite {sqlite3.sqlite_version}"]),
+        "peers": ", ".join([*_versions(_PEERS), _curl()]),
         "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}",
         "cores": f"{os.cpu_count()} x {_processor()}, {pinned}, load before {load:.2f}",
     }
@@ -57,10 +63,34 @@ def show(name: str, case: Case, report: Report, about: dict[str, str]) -> None:
         console.print(Text.assemble(verdict, f"  {check.bound}: {check.measured}"))
 
 
+def show_failures(report: Report) -> None:
+    """Say on stderr who is missing, and who broke down."""
+    for label, why in report.missing.items():
+        sys.stderr.write(f"{label}: {why}\n")
+    for label, why in report.broken.items():
+        sys.stderr.write(f"BROKEN {label}: {why}\n")
+
+
 def write(path: Path, name: str, options: Options, report: Report, about: dict[str, str]) -> None:
     """Write a report as JSON, with every sample."""
     document = {"case": name, "about": about, "options": options, "report": report}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+
+
+def _versions(packages: Sequence[str]) -> Iterator[str]:
+    for name in packages:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            yield f"{name} missing"
+
+
+def _curl() -> str:
+    curl = shutil.which("curl")
+    if curl is None:
+        return "curl missing"
+    said = subprocess.run([curl, "--version"], capture_output=True, text=True, check=False).stdout
+    return " ".join(said.split()[:2])
 
 
 def _drawn(table: Table) -> RichTable:

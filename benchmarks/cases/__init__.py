@@ -9,16 +9,21 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.charts import Chart  # noqa: TC001  the same
 from benchmarks.measure import Bench, Sample  # noqa: TC001  the same
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What a caller may choose. ``real`` asks for the network where a case would do without."""
+    """What a caller may choose. ``real`` asks for the network where a case would do without.
+
+    ``peers`` are those to compare with the bare loop; none means all.
+    """
 
     repeat: int
     requests: int
     concurrency: int = 100
     real: bool = False
+    peers: tuple[str, ...] = ()
 
 
 class Table(msgspec.Struct):
@@ -38,21 +43,31 @@ class Check(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What came of a case. ``samples`` are all runs, ``notes`` say how the figures are to be read."""
+    """What came of a case. ``samples`` are all runs, ``notes`` say how the figures are to be read.
+
+    ``missing`` and ``broken`` are contenders that are not installed, and that failed, with what was said.
+    """
 
     tables: list[Table]
     checks: list[Check]
     samples: list[Sample]
     notes: list[str] = []
+    charts: list[Chart] = []
+    missing: dict[str, str] = {}
+    broken: dict[str, str] = {}
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A goal in one sentence, and how to find out. ``requests`` and ``repeat`` are but defaults."""
+    """A goal in one sentence, and how to find out. ``requests`` and ``repeat`` are but defaults.
+
+    ``contest`` is said of a case in which anyone may take part: it heeds the peers of the options.
+    """
 
     goal: str
     run: Callable[[Bench, Options], Report]
     requests: int
     repeat: int = 5
+    contest: bool = False
 
 
 def all_cases() -> dict[str, Case]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks import comparison
 from benchmarks.cases import Case, Check, Options, Report
 from benchmarks.inputs import write_urls
-from benchmarks.measure import Entrant
+from benchmarks.measure import Entrant, Race
 
 if TYPE_CHECKING:
     from benchmarks.measure import Bench
@@ -24,9 +24,10 @@ def run(bench: Bench, options: Options) -> Report:
     urls = write_urls(bench, n, f"/bytes/{_SIZE}")
     entrants = [Entrant(name, name, urls, n, n * _SIZE, concurrency, concurrency) for name in _MODULES]
     rounds = bench.rounds(entrants, options.repeat)
+    race = Race(rounds, {}, {})
     ratio = comparison.ratio(rounds, _RUN, _BARE)
     return Report(
-        tables=[comparison.table(f"{n:,} URLs of {_SIZE} bytes, {concurrency} in flight", rounds, _BARE)],
+        tables=[comparison.table(f"{n:,} URLs of {_SIZE} bytes, {concurrency} in flight", race, _BARE)],
         checks=[
             Check(
                 f"at least {_BOUND:g} times the rate of the bare loop",
@@ -34,7 +35,7 @@ def run(bench: Bench, options: Options) -> Report:
                 ratio.median >= _BOUND,
             )
         ],
-        samples=[sample for each in rounds for sample in each.values()],
+        samples=race.samples,
         notes=[
             "requests/s, ratio: bare_aiohttp from first request to last; fetcher_run by its own tally",
             "fetcher_batch: the same batch without a display, from before the first read to the last ack",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks import comparison
 from benchmarks.cases import Case, Check, Options, Report
 from benchmarks.inputs import write_urls
-from benchmarks.measure import Entrant
+from benchmarks.measure import Entrant, Race
 
 if TYPE_CHECKING:
     from benchmarks.measure import Bench
@@ -26,9 +26,10 @@ def run(bench: Bench, options: Options) -> Report:
         Entrant(_NULL, "fetcher_null", urls, n, 0, concurrency, concurrency),
     ]
     rounds = bench.rounds(entrants, options.repeat)
+    race = Race(rounds, {}, {})
     ratio = comparison.ratio(rounds, _NULL, _BARE)
     return Report(
-        tables=[comparison.table(f"{n:,} URLs, {concurrency} in flight", rounds, _BARE)],
+        tables=[comparison.table(f"{n:,} URLs, {concurrency} in flight", race, _BARE)],
         checks=[
             Check(
                 f"at least {_BOUND:g} times the rate of the bare loop",
@@ -36,7 +37,7 @@ def run(bench: Bench, options: Options) -> Report:
                 ratio.median >= _BOUND,
             )
         ],
-        samples=[sample for each in rounds for sample in each.values()],
+        samples=race.samples,
         notes=["fetcher_null: from before the first line is read to after the last job is acknowledged"],
     )
 

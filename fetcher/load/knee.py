@@ -21,6 +21,7 @@ _WITHIN = 0.95
 _GROWS = 1.05
 _CLOSE = 1.1
 _REPEATS = 5
+_SURE = 3  # so many trials have a median that one bad moment does not move
 # How far trials of one concurrency lie apart (relative standard deviation): what is assumed before there are
 # repeats to learn it from, and how many repeats that assumption weighs as much as.
 _NOISE = 0.03
@@ -130,7 +131,7 @@ def _grow(levels: list[Level], goal: Goal) -> Try | str:
             return Try(concurrency, "throughput still grows" if best else "the start")
         objection = level.objection(goal)
         flat = bool(best) and level.throughput < best * _GROWS
-        if (objection or flat) and level.trials == 1:
+        if (objection or flat) and level.trials < _SURE:
             return Try(concurrency, "to be sure that this is no chance")
         if objection:
             return f"concurrency {concurrency:,} gives {objection}"
@@ -155,7 +156,7 @@ def _seek_border(levels: list[Level], acceptable: list[Level], goal: Goal) -> Tr
     if len(acceptable) == len(levels):
         return None
     border = levels[len(acceptable)]
-    if border.trials == 1 and border.concurrency < goal.max_concurrency:
+    if border.trials < _SURE and border.concurrency < goal.max_concurrency:
         return Try(border.concurrency, "to be sure that this is no chance")
     between = _between(acceptable[-1].concurrency, border.concurrency)
     return None if between is None else Try(between, "where it stops to be acceptable")

@@ -1,4 +1,4 @@
-"""What every queue promises, whatever its type: see ``fetcher.interfaces.Queue``. SQLite's own promises at the end."""
+"""What every queue promises, whatever its type (``fetcher.interfaces.Queue``); at the end, SQLite alone."""
 
 from __future__ import annotations
 
@@ -613,12 +613,14 @@ from fetcher.queues.sqlite import SqliteQueue
 async def main():
     queue = SqliteQueue(Path(sys.argv[1]))
     await queue.open()
-    await queue.put([Job(id=str(n), url="u", host=f"h{n % 3}", key=str(n)) for n in range(100)], {"source": "100"})
+    jobs = [Job(id=str(n), url="u", host=f"h{n % 3}", key=str(n)) for n in range(100)]
+    await queue.put(jobs, {"source": "100"})
     held = (await queue.lease(60, 100, {})).leases
     await queue.ack([Ack(lease, Outcome.OK) for lease in held[:25]], {"sink": "25"})
     for lease in held[25:35]:
         lease.job.attempts = 1
-    await queue.nack([Nack(lease, 0.0) for lease in held[25:30]] + [Nack(lease, 3600.0) for lease in held[30:35]])
+    await queue.nack([Nack(lease, 0.0) for lease in held[25:30]])
+    await queue.nack([Nack(lease, 3600.0) for lease in held[30:35]])
     print(*(lease.job.id for lease in held[:25]), flush=True)
     if sys.argv[2] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

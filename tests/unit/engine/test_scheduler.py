@@ -221,7 +221,7 @@ def test_jobs_beyond_the_room_of_a_host_are_given_back():
 
 
 def test_full_hosts_leave_room_for_others_while_slots_are_free():
-    """Whatever is in the window and may not start, jobs of other hosts still fit in, and all slots get work."""
+    """Whatever is in the window and may not start, jobs of others still fit in."""
     scheduler = make()
     for number in range(12):
         room = scheduler.demand(0.0).per_host
@@ -392,7 +392,7 @@ LEASE_PAUSE = 0.01  # as the engine has it
 
 
 class Simulation:
-    """Runs jobs that take ``serve(job)`` seconds; ``read_ahead``: no more than so many unfinished are in the queue."""
+    """Runs jobs that take ``serve(job)`` seconds; at most ``read_ahead`` unfinished are in the queue."""
 
     def __init__(self, jobs, limits, serve, read_ahead=None):
         self.jobs, self.serve, self.limits = jobs, serve, limits
@@ -529,10 +529,10 @@ def test_a_batch_takes_no_more_than_a_twentieth_longer_than_it_must(order, kind,
     assert ratio(jobs, service(jobs, kind)) <= 1.05
 
 
-# What holds if only so many jobs are read ahead (Queue.capacity; by default 100,000 in memory and 2,000,000 in
-# SQLite): nobody can give the largest host a head start before its jobs have been read. In random order the first
-# few hundred jobs show already which hosts are large. Sorted, a window shows only so many hosts at once; at worst,
-# the largest is read last, and its jobs are done after all the others.
+# What holds if only so many jobs are read ahead (Queue.capacity; by default 100,000 in memory, 2,000,000
+# in SQLite): nobody can give the largest host a head start before its jobs have been read. In random
+# order the first few hundred jobs show already which hosts are large. Sorted, a window shows only so
+# many hosts at once; at worst, the largest is read last, and its jobs are done after all the others.
 @pytest.mark.parametrize(
     ("order", "read_ahead", "most"),
     [
@@ -574,7 +574,7 @@ def test_a_rate_limited_host_neither_starves_nor_is_starved():
 
 
 def test_many_rate_limited_hosts_leave_the_window_to_others():
-    """Jobs that can not start soon are not held, so that more hosts than the window has places get their turn."""
+    """Jobs that can not start soon are not held, so more hosts than the window has places get a turn."""
     limits = LimitSettings(
         concurrency=100, per_host=HostLimits(delay="10s"), hosts={"fast.test": HostLimits(concurrency=100)}
     )

@@ -301,3 +301,31 @@ async def test_an_aiohttp_client_over_60_host_names(tmp_path: Path) -> None:
     lines = log_lines(log)
     assert {host: sum(line["host"] == host for line in lines) for host in hosts} == dict.fromkeys(hosts, 9)
     assert len(lines) == 60 * 9
+
+
+async def test_slots_serve_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    serving, most, pause = 0, 0, asyncio.sleep
+
+    async def sleep(_: float) -> None:
+        nonlocal serving, most
+        serving += 1
+        most = max(most, serving)
+        for _turn in range(20):
+            await pause(0)
+        serving -= 1
+
+    async with running() as origin:
+        clients = [connect(origin) for _ in range(6)]
+        opened = [await client.__aenter__() for client in clients]
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        answers = await asyncio.gather(*(client.get("/slots/2/5/bytes/10?x") for client in opened))
+        monkeypatch.undo()
+        for client in clients:
+            await client.__aexit__(None, None, None)
+    assert [answer.body for answer in answers] == [content(10)] * 6
+    assert most == 2
+
+
+@pytest.mark.parametrize("path", ["/slots/0/1", "/slots/x/1", "/slots/2", "/slots/2/nan"])
+async def test_slots_need_a_number_and_a_time(client: Client, path: str) -> None:
+    assert (await client.get(path)).status == 400

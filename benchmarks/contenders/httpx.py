@@ -1,4 +1,8 @@
-"""httpx: an AsyncClient whose pool is as large as the concurrency, and as many workers, on uvloop."""
+"""httpx: an AsyncClient with as many workers as may be in flight, on uvloop.
+
+It keeps 20 idle connections, its default: its pool looks at every idle one for every request, so that keeping
+all of them is five times slower than opening new ones.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ def fetch(task: Task) -> Fetched:
 
 async def _fetch(task: Task) -> Fetched:
     urls = iter(task.read())
-    limits = httpx.Limits(max_connections=task.concurrency, max_keepalive_connections=task.concurrency)
+    limits = httpx.Limits(max_connections=task.concurrency, max_keepalive_connections=20)
     verify = context_for(task) or True
     async with httpx.AsyncClient(limits=limits, timeout=None, verify=verify, trust_env=False) as client:
         with metered() as fetched:
