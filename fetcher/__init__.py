@@ -2,7 +2,15 @@
 
 from fetcher.assembly import Batch
 from fetcher.config import Config, load
-from fetcher.errors import ConfigError, ErrorKind, FetcherError, FetchError, SinkError, SourceError, StateError
+from fetcher.errors import (
+    ConfigError,
+    ErrorKind,
+    FetcherError,
+    FetchError,
+    SinkError,
+    SourceError,
+    StateError,
+)
 from fetcher.interfaces import Format, Queue, Sink, Source, Transport
 from fetcher.model import Job, Outcome, Response, Result
 

@@ -33,7 +33,8 @@ class Batch:
         self._sources: list[Source] = [_built(source) for source in config.sources]
         self._queue: Queue = _built(config.queue)
         self._sinks: dict[str, Sink] = {
-            f"sink:{index}": _built(_replacing(sink) if fresh else sink) for index, sink in enumerate(config.sinks)
+            f"sink:{index}": _built(_replacing(sink) if fresh else sink)
+            for index, sink in enumerate(config.sinks)
         }
         http: Any = config.http
         transport: Any = http.build(config.request, config.body)
@@ -103,9 +104,8 @@ class Batch:
     async def _start_over(self) -> None:
         """Forget an earlier run, and delete what it wrote."""
         for name, sink in self._sinks.items():
-            discard: Any = getattr(sink, "discard", None)
-            if discard is not None and name in self._marks:
-                await discard(self._marks[name])
+            if name in self._marks:
+                await sink.discard(self._marks[name])
         if self._marks:
             await self._queue.clear()
 
@@ -116,4 +116,5 @@ def _built(part: Any) -> Any:
 
 def _replacing(sink: Any) -> Any:
     """Return a sink's config with which an output that is in the way gets replaced, where it has that choice."""
-    return sink.model_copy(update={"if_exists": "replace"}) if hasattr(sink, "if_exists") else sink
+    in_the_way = getattr(sink, "if_exists", None) == "fail"
+    return sink.model_copy(update={"if_exists": "replace"}) if in_the_way else sink

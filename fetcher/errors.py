@@ -112,7 +112,9 @@ class FetchError(FetcherError):
     request that is not idempotent is only retried if they had not (RFC 9110, section 9.2.2).
     """
 
-    def __init__(self, kind: ErrorKind, message: str, *, sent: bool = True, status: int | None = None) -> None:
+    def __init__(
+        self, kind: ErrorKind, message: str, *, sent: bool = True, status: int | None = None
+    ) -> None:
         """Describe the failure; ``status`` is kept where a response head had arrived."""
         super().__init__(message)
         self.kind = kind

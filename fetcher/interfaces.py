@@ -191,10 +191,12 @@ class Format(Protocol):
 class Sink(Protocol):
     """Where results go. It is handed batches one at a time and neither retries, nor batches, nor counts."""
 
-    async def open(self, mark: str | None) -> None:
+    async def open(self, mark: str | None) -> str | None:
         """Get ready to go on after ``mark``, dropping what was written after it; None means from the start.
 
-        Raises ConfigError if the output can not be used. Called before the first fetch.
+        Return the mark that now holds, if this sink has marks: it is committed before the first record, so that
+        what is written and never acknowledged is known as this batch's own. Raises ConfigError if the output can
+        not be used. Called before the first fetch.
         """
         ...
 
@@ -203,6 +205,10 @@ class Sink(Protocol):
 
         The same results may be written again after a crash. Raises SinkError if they were not accepted.
         """
+        ...
+
+    async def discard(self, mark: str) -> None:
+        """Delete what an earlier run of this batch wrote up to ``mark``. Called before ``open``, to start over."""
         ...
 
     async def close(self) -> None:

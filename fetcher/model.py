@@ -6,7 +6,7 @@ with defaults omitted, which the queue does for every job and the outputs do for
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003  msgspec resolves annotations at run time
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 

@@ -74,13 +74,19 @@ def _schema(pattern: str, example: str) -> WithJsonSchema:
 
 
 Duration = Annotated[
-    float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False), _schema(r"^\d+(\.\d+)?\s*(ms|s|m|min|h|d)$", "10s")
+    float,
+    BeforeValidator(parse_duration),
+    Field(ge=0, allow_inf_nan=False),
+    _schema(r"^\d+(\.\d+)?\s*(ms|s|m|min|h|d)$", "10s"),
 ]
 ByteSize = Annotated[
     int, BeforeValidator(parse_size), Field(ge=0), _schema(r"^\d+(\.\d+)?\s*([kKmMgGtT]?i?[bB])?$", "10MiB")
 ]
 Rate = Annotated[
-    float, BeforeValidator(parse_rate), Field(gt=0, allow_inf_nan=False), _schema(r"^\d+(\.\d+)?/(ms|s|m|min|h|d)$", "10/s")
+    float,
+    BeforeValidator(parse_rate),
+    Field(gt=0, allow_inf_nan=False),
+    _schema(r"^\d+(\.\d+)?/(ms|s|m|min|h|d)$", "10/s"),
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from fetcher.errors import SinkError
 from fetcher.model import Job, Response, Result
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
 
@@ -34,7 +34,9 @@ class MockTransport:
     ``respond`` takes the job and returns a Response, or raises what the transport is to raise.
     """
 
-    def __init__(self, respond: Callable[[Job], Response] | None = None, *, gate: asyncio.Event | None = None) -> None:
+    def __init__(
+        self, respond: Callable[[Job], Response] | None = None, *, gate: asyncio.Event | None = None
+    ) -> None:
         self._respond = respond or ok
         self._gate = gate
         self.jobs: list[Job] = []
@@ -87,13 +89,10 @@ class MemorySink:
         self.gate: asyncio.Event | None = None
         self.is_open = False
 
-    async def open(self, mark: str | None) -> None:
+    async def open(self, mark: str | None) -> str:
         """Cut back to ``mark``, the number of results that were acknowledged."""
         del self.results[int(mark or 0) :]
         self.is_open = True
-
-    def mark(self) -> str:
-        """Return the number of results so far."""
         return str(len(self.results))
 
     async def write(self, results: Sequence[Result]) -> str:
@@ -104,7 +103,11 @@ class MemorySink:
             raise SinkError(self.fail_with)
         self.results.extend(results)
         self.batches.append(len(results))
-        return self.mark()
+        return str(len(self.results))
+
+    async def discard(self, mark: str) -> None:  # noqa: ARG002  there is one batch at most
+        """Forget everything."""
+        self.results.clear()
 
     async def close(self) -> None:
         """Note that it was closed."""

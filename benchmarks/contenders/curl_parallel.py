@@ -48,6 +48,7 @@ def fetch(task: Task) -> Fetched:
 
 def _config(task: Task) -> Path:
     lines = ["parallel", "parallel-immediate", f"parallel-max = {task.concurrency}", "silent", "show-error"]
+    lines += ["no-progress-meter"]
     lines += [r'write-out = "%{http_code} %{size_download}\n"']
     if task.ca:
         lines += [f'cacert = "{task.ca}"', "no-sessionid"]

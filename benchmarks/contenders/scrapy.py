@@ -24,6 +24,7 @@ _PLAIN: dict[str, Any] = {
     "DOWNLOAD_MAXSIZE": 0,
     "DOWNLOAD_WARNSIZE": 0,
     "LOG_ENABLED": False,
+    "LOG_INSTALL_ROOT_HANDLER": False,
     "RETRY_ENABLED": False,
     "ROBOTSTXT_OBEY": False,
     "TELNETCONSOLE_ENABLED": False,
@@ -58,7 +59,7 @@ def fetch(task: Task) -> Fetched:
         "DOWNLOAD_VERIFY_CERTIFICATES": task.ca is not None,
         "REACTOR_THREADPOOL_MAXSIZE": 2,
     }
-    process = CrawlerProcess(settings, install_root_handler=False)
+    process = CrawlerProcess(settings)
     with metered() as fetched:
         process.crawl(_Spider, task=task, fetched=fetched)
         process.start()

@@ -283,6 +283,4 @@ def write_report(path: str, content: bytes) -> None:
     try:
         Path(path).write_bytes(content)
     except OSError as error:
-        raise ReportError(
-            f"{path}: the report could not be written: {error.strerror}; the figures are above"
-        ) from None
+        raise ReportError(f"{path}: the report could not be written: {error.strerror}; the figures are above") from None

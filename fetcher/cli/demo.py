@@ -55,7 +55,9 @@ def demo(*, urls: int = 12_000, folder: Path = Path("out/demo")) -> int:
     """
     with _origin() as port:
         _write(folder, urls, port)
-        sys.stderr.write(f"fetching {urls:,} URLs of {HOSTS} simulated hosts; the config is {folder}/demo.yaml\n")
+        sys.stderr.write(
+            f"fetching {urls:,} URLs of {HOSTS} simulated hosts; the config is {folder}/demo.yaml\n"
+        )
         return run_batch(load(folder / "demo.yaml"), fresh=True)
 
 

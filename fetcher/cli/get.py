@@ -52,7 +52,13 @@ def get(
         sys.stderr.write("".join(f"fetcher get: {problem}\n" for problem in problems))
         return EXIT_USAGE
     sources = json.dumps([{"type": "inline", "jobs": jobs}])
-    settings = ["name=get", f"sources={sources}", "queue=memory", 'sinks=["-"]', f"body={'inline' if body else 'none'}"]
+    settings = [
+        "name=get",
+        f"sources={sources}",
+        "queue=memory",
+        'sinks=["-"]',
+        f"body={'inline' if body else 'none'}",
+    ]
     raise_file_limit()
     return run_loop(_get(Batch(load(None, [*settings, *(override or [])]))))
 

@@ -40,7 +40,12 @@ def origin(
         sys.stdout.write(Origin.ROUTES_HELP + "\n")
         return 0
     config = OriginConfig(
-        host=host, port=port, access_log=access_log, certfile=certfile, keyfile=keyfile, limited_rate=limited_rate
+        host=host,
+        port=port,
+        access_log=access_log,
+        certfile=certfile,
+        keyfile=keyfile,
+        limited_rate=limited_rate,
     )
     run(config, _ready)
     return 0

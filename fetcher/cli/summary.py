@@ -45,7 +45,9 @@ def _rows(batch: Batch, engine: Engine, tally: Tally) -> list[tuple[str, str]]:
     if tally.status_classes:
         rows.append(("status", "  ".join(f"{key} {n:,}" for key, n in sorted(tally.status_classes.items()))))
     if tally.latency:
-        rows.append(("latency", "  ".join(f"p{q * 100:.0f} {seconds(tally.quantile(q))}" for q in _QUANTILES)))
+        rows.append(
+            ("latency", "  ".join(f"p{q * 100:.0f} {seconds(tally.quantile(q))}" for q in _QUANTILES))
+        )
     rows.append(("retries", f"{tally.retries:,}"))
     rows.append(("bytes", f"{size(tally.wire_bytes)} received  {size(tally.body_bytes)} of bodies"))
     rows.extend(("output", plain(path)) for path in _outputs(batch))

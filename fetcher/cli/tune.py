@@ -103,9 +103,7 @@ def tune(
 def _goal(max_error_rate: str, max_p99: str | None, max_concurrency: int) -> Goal:
     match = _PERCENTAGE.fullmatch(max_error_rate.strip())
     if match is None or Decimal(match[1]) >= _ALL:
-        raise PlanError(
-            f"--max-error-rate {max_error_rate[:50]!r}: should be a percentage below 100%, such as 1%"
-        )
+        raise PlanError(f"--max-error-rate {max_error_rate[:50]!r}: should be a percentage below 100%, such as 1%")
     if not 1 <= max_concurrency <= 100_000:  # noqa: PLR2004  the most that a config takes
         raise PlanError(f"--max-concurrency {max_concurrency}: should be from 1 to 100,000")
     return Goal(
@@ -143,9 +141,7 @@ def _limits_of_this_machine(tuner: Tuner) -> list[str]:
     busy = [trial.concurrency for trial in tuner.trials if trial.cpu_share >= _BUSY]
     if not busy:
         return []
-    return [
-        f"from concurrency {min(busy):,} on, this process was at the limit of a core: the knee may be its own"
-    ]
+    return [f"from concurrency {min(busy):,} on, this process was at the limit of a core: the knee may be its own"]
 
 
 def _conclude(tuner: Tuner, knee: int, path: Path | None) -> None:

@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from fetcher.engine.feeder import Feeder
+from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.retry import Attempt, RetrySettings, decide
 from fetcher.engine.scheduler import Scheduler
 from fetcher.engine.worker import Worker
-from fetcher.interfaces import Lease, Nack
+from fetcher.interfaces import Lease, Nack, Queue, Sink, Source, Transport
 from fetcher.pipeline.delivery import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from fetcher.engine.limiter import LimitSettings
     from fetcher.engine.scheduler import Demand
-    from fetcher.interfaces import Leased, Queue, Sink, Source, Transport
+    from fetcher.interfaces import Leased
     from fetcher.model import Result
 
 # How often freed room is leased anew, in seconds: rare enough that a lease takes many jobs, often enough that no

@@ -58,13 +58,16 @@ class Feeder:
         read: asyncio.Queue[Chunk | None] = asyncio.Queue(_MOST_PENDING)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(source, position, read), name=f"read {index}")
-            while (chunk := await read.get()) is not None:
-                chunks = [chunk]
-                while not read.empty() and (chunk := read.get_nowait()) is not None:
-                    chunks.append(chunk)
-                await self._put(index, chunks)
-                if chunk is None:
-                    break
+            ended = False
+            while not ended:
+                # Everything that was read while the last put was under way goes into one.
+                items = [await read.get()]
+                while not read.empty():
+                    items.append(read.get_nowait())
+                ended = items[-1] is None
+                chunks = [chunk for chunk in items if chunk is not None]
+                if chunks:
+                    await self._put(index, chunks)
         await self._queue.put([], {f"source:{index}": _mark(SourceMark(done=True))})
 
     async def _read(self, source: Source, position: str | None, read: asyncio.Queue[Chunk | None]) -> None:

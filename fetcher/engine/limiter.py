@@ -42,7 +42,7 @@ class LimitSettings(Settings):
     """Requests in flight, all hosts together."""
     per_host: HostLimits = HostLimits()
     """For every host that ``hosts`` does not name."""
-    hosts: dict[str, HostLimits] = {}
+    hosts: dict[str, HostLimits] = Field(default={})
     """Limits of hosts by name or pattern (``*.example.org``); a name wins over a pattern, then the first match."""
 
     def lookup(self) -> Callable[[str], HostLimits]:

@@ -5,8 +5,8 @@ heaps: *timed* while it may not be asked yet, *ready* from then on. So a worker 
 start at once, and a job that waits for its host occupies no worker.
 
 Among ready hosts priority decides, then how long the host has still to go at the best pace that its limits allow: a
-host whose own limit makes it the last to end must never wait for others (longest processing time first; Graham, "Bounds on Multiprocessing
-Timing Anomalies", 1969).
+host whose own limit makes it the last to end must never wait for others (longest processing time first; Graham,
+"Bounds on Multiprocessing Timing Anomalies", 1969).
 
 The window is shared out by need: a host is given room for what it can start soon and no more. A host that fills
 its room, be it busy, slow or told to rest, therefore keeps no other host's jobs out of the window.
@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fetcher.engine.limiter import CATCH_UP, MAX_CONCURRENCY, HostLimits, next_start
+from fetcher.interfaces import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fetcher.engine.limiter import LimitSettings
-    from fetcher.interfaces import Lease, Leased
+    from fetcher.interfaces import Leased
 
 # Leased jobs for each one in flight: enough that a host never waits for the next lease, which takes milliseconds.
 _AHEAD = 8

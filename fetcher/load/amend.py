@@ -74,10 +74,11 @@ def _set(data: Any, path: tuple[str, ...], value: int) -> None:
 def _put(text: str, path: tuple[str, ...], value: int) -> str:
     """Replace the value at a path, or put in what is missing of the path."""
     node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    after = 0
     for depth, key in enumerate(path):
         pair = next((pair for pair in node.value if pair[0].value == key), None)
         if pair is None:
-            return _insert(text, node, path[depth:], value)
+            return _insert(text, node, after, path[depth:], value)
         after, node = pair[0].end_mark.index, pair[1]
         if node.start_mark.index < after:
             raise _Unclear  # an alias: the node stands elsewhere, and means something there too
@@ -102,8 +103,8 @@ def _flow(path: tuple[str, ...], value: int) -> str:
     return f"{{{path[0]}: {_flow(path[1:], value)}}}" if path else str(value)
 
 
-def _insert(text: str, node: yaml.MappingNode, path: tuple[str, ...], value: int) -> str:
-    """Put a key into a mapping: first in a nested one, last in the document."""
+def _insert(text: str, node: yaml.MappingNode, after: int, path: tuple[str, ...], value: int) -> str:
+    """Put a key into a mapping: last in the document; first in a nested one, whose own key ends at ``after``."""
     if not isinstance(node, yaml.MappingNode):
         raise _Unclear
     start = node.start_mark.index
@@ -116,7 +117,9 @@ def _insert(text: str, node: yaml.MappingNode, path: tuple[str, ...], value: int
         return _append(text, entry, newline)
     first = node.value[0][0].start_mark
     indent = text[first.index - first.column : first.index]
-    return f"{text[: first.index]}{entry}{newline}{indent}{text[first.index :]}"
+    # Above the comments that stand before the first key, for they are about that.
+    at = text.index("\n", after) + 1
+    return f"{text[:at]}{indent}{entry}{newline}{text[at:]}"
 
 
 def _append(text: str, entry: str, newline: str) -> str:

@@ -46,9 +46,7 @@ class Compared(msgspec.Struct, frozen=True):
 def check_comparable(plan: Plan, old: Report) -> None:
     """Raise ConfigError if what this plan will measure has nothing to do with an older report."""
     if plan.rate != old.plan.rate:
-        raise ConfigError(
-            f"can not compare {_kind(plan)} with {_kind(old.plan)}: the figures mean different things"
-        )
+        raise ConfigError(f"can not compare {_kind(plan)} with {_kind(old.plan)}: the figures mean different things")
     known = [setting.concurrency for setting in old.settings]
     if not set(known) & set(plan.concurrencies):
         names = ",".join(map(str, known)) or "none"

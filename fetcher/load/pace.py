@@ -81,9 +81,7 @@ class OpenPace:
         self._rate = spec.rate or 1.0
         self._begin = begin
         self._uncounted = round(spec.warm_up * self._rate)
-        counted = (
-            max(1, round((spec.duration or 0.0) * self._rate)) if spec.requests is None else spec.requests
-        )
+        counted = max(1, round((spec.duration or 0.0) * self._rate)) if spec.requests is None else spec.requests
         self._limit = self._uncounted + counted
         self._issued = self._taken = 0
         self._idle: list[asyncio.Future[None]] = []
@@ -97,6 +95,9 @@ class OpenPace:
     async def turn(self) -> float | None:
         """Wait until a request is due, and return when it was to be sent."""
         while not self._over:
+            if self._taken < self._uncounted and perf_counter() >= self._begin:
+                # What the warm-up could not send is dropped: the window begins without a queue.
+                self._taken = self._uncounted
             if self._taken < self._issued:
                 due = self._due_at(self._taken)
                 self._taken += 1

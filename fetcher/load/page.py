@@ -53,8 +53,7 @@ def render(report: Report, old: Report | None = None) -> str:
     for name, figure in figures(report).items():
         title, text = _PLOTS[name]
         sections.append(
-            f'<section><h2>{title}</h2><p class="hint">{text}</p>'
-            f'<div class="plot" id="{name}"></div></section>'
+            f'<section><h2>{title}</h2><p class="hint">{text}</p><div class="plot" id="{name}"></div></section>'
         )
         scripts.append(f"draw({name!r}, {figure});")
     template = Template((files("fetcher.load") / "page.html").read_text(encoding="utf-8"))
@@ -132,9 +131,7 @@ def _errors(settings: Iterable[Setting]) -> str:
 def _comparison(report: Report, old: Report) -> str:
     rows = [(f"{one.concurrency:,}", _ratio(one.throughput), _ratio(one.p99)) for one in compare(report, old)]
     table = _rows(("concurrency", "requests/s new/old", "p99 new/old"), rows)
-    hint = (
-        f"Against the report of {escape(old.date)}; in brackets the worst and the best ratio over all rounds."
-    )
+    hint = f"Against the report of {escape(old.date)}; in brackets the worst and the best ratio over all rounds."
     also = _list(differences(report, old))
     return f'<section><h2>Comparison</h2><p class="hint">{hint}</p>{table}{also}</section>'
 

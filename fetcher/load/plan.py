@@ -93,9 +93,7 @@ def parse_concurrencies(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         word = part.strip()
         if not _NUMBER.fullmatch(word):
-            raise PlanError(
-                f"--concurrency {text[:200]!r}: {word[:50]!r} is no whole number; write 10,50,100"
-            )
+            raise PlanError(f"--concurrency {text[:200]!r}: {word[:50]!r} is no whole number; write 10,50,100")
         if not 1 <= int(word) <= MAX_CONCURRENCY:
             raise PlanError(f"--concurrency {text[:200]!r}: {word} should be from 1 to {MAX_CONCURRENCY:,}")
         found[int(word)] = None

@@ -59,9 +59,7 @@ def _throughput(report: Report) -> go.Figure:
         )
     )
     if report.plan.rate is not None:
-        plot.add_hline(
-            y=report.plan.rate, line_dash="dot", line_color=_COLOURS[1], annotation_text="intended"
-        )
+        plot.add_hline(y=report.plan.rate, line_dash="dot", line_color=_COLOURS[1], annotation_text="intended")
     plot.update_layout(
         showlegend=False, xaxis=_concurrency(report), yaxis={"title": "requests/s", "rangemode": "tozero"}
     )

@@ -75,8 +75,7 @@ class Run:
             loop.create_task(self._watch(meter), name="meter"),
         ]
         workers = [
-            loop.create_task(self._work(pace), name=f"load worker {number}")
-            for number in range(self.spec.concurrency)
+            loop.create_task(self._work(pace), name=f"load worker {number}") for number in range(self.spec.concurrency)
         ]
         try:
             await self._until_over(workers, pace, meter)

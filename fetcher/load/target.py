@@ -66,16 +66,12 @@ class Target:
             reason = next((f" ({job.rejected.message})" for job in jobs if job.rejected is not None), "")
             raise ConfigError(f"{self._label}: has no job that can be fetched{reason}")
         if len(self.jobs) < len(jobs):
-            self.notes.append(
-                f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched; left out"
-            )
+            self.notes.append(f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched; left out")
         self._note_methods()
         if not self.consent:
             await vet({job.host for job in self.jobs}, _resolver_map(self.config))
             if self._follows:
-                self.notes.append(
-                    f"redirects are not followed without {CONSENT}: they may lead to other hosts"
-                )
+                self.notes.append(f"redirects are not followed without {CONSENT}: they may lead to other hosts")
 
     async def probe(self, stop: asyncio.Event) -> None:
         """Fetch one job, whatever its status. Raises UnreachableError if nothing answers."""

@@ -94,17 +94,13 @@ def advise(knee: int, jobs: Sequence[Job], limits: LimitSettings) -> Advice:
         share = math.ceil(knee * count / len(jobs))
         found = lookup(host)
         if found.interval:
-            remarks.append(
-                f"{host} is also held to {1 / found.interval:,.3g} requests/s by its rate or delay"
-            )
+            remarks.append(f"{host} is also held to {1 / found.interval:,.3g} requests/s by its rate or delay")
         if share <= found.concurrency:
             continue
         if found is limits.per_host:
             needed = max(needed, share)
         else:
-            remarks.append(
-                f"limits.hosts allows {host} only {found.concurrency} in flight; the knee needs {share}"
-            )
+            remarks.append(f"limits.hosts allows {host} only {found.concurrency} in flight; the knee needs {share}")
     if needed:
         wanted["limits", "per_host", "concurrency"] = needed
     return Advice(wanted, _few(remarks))

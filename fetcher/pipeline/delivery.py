@@ -8,7 +8,7 @@ not acknowledged is cut off again before the job is fetched anew.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -48,7 +48,9 @@ def _unless_failed(mark: str | BaseException | None) -> str | None:
 class Delivery:
     """Takes results from workers and sees them through. ``on_settled`` is told which leases have ended."""
 
-    def __init__(self, queue: Queue, sinks: Mapping[str, Sink], on_settled: Callable[[Sequence[Lease], int], None]) -> None:
+    def __init__(
+        self, queue: Queue, sinks: Mapping[str, Sink], on_settled: Callable[[Sequence[Lease], int], None]
+    ) -> None:
         self._queue = queue
         self._sinks = sinks
         self._on_settled = on_settled
@@ -78,10 +80,9 @@ class Delivery:
         self._earlier = self.tally.elapsed
         begun = {}
         for name, sink in self._sinks.items():
-            await sink.open(marks.get(name))
-            mark: Any = getattr(sink, "mark", None)
-            if mark is not None and mark() != marks.get(name):
-                begun[name] = mark()
+            mark = await sink.open(marks.get(name))
+            if mark is not None and mark != marks.get(name):
+                begun[name] = mark
         # Before the first record: what is written and not acknowledged at a crash has to be known as ours.
         if begun:
             await self._queue.ack([], begun)

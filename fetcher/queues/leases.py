@@ -46,7 +46,7 @@ class LeaseTable(Generic[_Held]):
         return entry is not None and entry[0] == lease.token
 
     def held(self, settling: Iterable[_Settling]) -> list[_Settling]:
-        """Return those whose lease is still held, each lease once: the second end of a job is refused like any other."""
+        """Return those whose lease is still held, each once: the second end of a job is refused like any other."""
         return list({item.lease.handle: item for item in settling if self.holds(item.lease)}.values())
 
     def extend(self, leases: Sequence[Lease], now: float) -> int:

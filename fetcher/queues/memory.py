@@ -41,7 +41,9 @@ class MemoryQueueConfig(Settings):
 class MemoryQueue:
     """Jobs in a lane for each priority and host; a heap of lanes that tolerates entries that are out of date."""
 
-    def __init__(self, *, lease: float = 60.0, capacity: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, lease: float = 60.0, capacity: int = 100_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.term = lease
         self.capacity = capacity
         self._clock = clock

@@ -15,7 +15,6 @@ row, and the event loop runs on beside it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 from pydantic import Field
 
-from fetcher.errors import StateBusyError, StateError
+from fetcher.errors import StateError
 from fetcher.interfaces import Ack, Counts, Lease, Leased, Nack
 from fetcher.model import Job, Outcome
+from fetcher.queues.database import open_database, state_error
 from fetcher.queues.leases import LeaseTable
 from fetcher.settings import Duration, Settings
 
@@ -39,28 +39,7 @@ _T = TypeVar("_T")
 _Candidate = tuple[int, str, int, int, int]  # lane, host, jobs ready, head, room of the host
 _Take = tuple[int, int, int]  # lane, head, how many
 
-_APPLICATION_ID = 0x66746368  # "ftch"
-_VERSION = 1
-_MINIMUM_SQLITE = (3, 35, 0)
-# A wall clock that was set back between two runs must not turn a short delay into a long one.
 _LONGEST_DELAY = 600.0
-_SMALLEST_PAGE = 512
-
-_SCHEMA = f"""
-BEGIN;
-CREATE TABLE jobs(seq INTEGER PRIMARY KEY, lane INTEGER NOT NULL, payload TEXT NOT NULL);
-CREATE INDEX jobs_by_lane ON jobs(lane, seq);
-CREATE TABLE lane(id INTEGER PRIMARY KEY, host TEXT NOT NULL, priority INTEGER NOT NULL, UNIQUE(host, priority));
-CREATE TABLE done(seq INTEGER PRIMARY KEY, outcome TEXT NOT NULL);
-CREATE TABLE delayed(seq INTEGER PRIMARY KEY, due REAL NOT NULL);
-CREATE INDEX delayed_by_due ON delayed(due);
-CREATE TABLE seen(key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE marks(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE counts(name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-PRAGMA user_version = {_VERSION};
-PRAGMA application_id = {_APPLICATION_ID};
-COMMIT;
-"""
 
 _LANES = """
 CREATE TEMP TABLE lanes(id INTEGER PRIMARY KEY, host TEXT, priority INTEGER, ready INTEGER, head INTEGER);
@@ -84,7 +63,9 @@ INSERT INTO lanes SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'
     json_extract(value, '$[3]'), 0 FROM json_each(?) WHERE true
 ON CONFLICT(id) DO UPDATE SET ready = ready + excluded.ready
 """
-_PUT = "INSERT INTO jobs(lane, payload) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+_PUT = (
+    "INSERT INTO jobs(lane, payload) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+)
 _CANDIDATES = """
 SELECT json_group_array(json_array(id, host, ready, head, n)) FROM (
     SELECT id, host, ready, head, coalesce(room.n, :per_host) AS n FROM lanes LEFT JOIN room USING (host)
@@ -118,7 +99,8 @@ SELECT json_group_array(json_array(lane, host, priority, n)) FROM (
 JOIN lane ON lane.id = lane
 """
 _PUT_AGAIN = """
-INSERT INTO jobs(lane, payload) SELECT lane, payload FROM jobs WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq
+INSERT INTO jobs(lane, payload)
+SELECT lane, payload FROM jobs WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq
 """
 
 
@@ -137,14 +119,22 @@ class SqliteQueueConfig(Settings):
 
     def build(self) -> SqliteQueue:
         """Return the queue, not yet open."""
-        return SqliteQueue(Path(self.path), lease=self.lease, capacity=self.capacity, synchronous=self.durability == "fsync")
+        return SqliteQueue(
+            Path(self.path), lease=self.lease, capacity=self.capacity, synchronous=self.durability == "fsync"
+        )
 
 
 class SqliteQueue:
     """Runs every statement on one thread of its own, so that a slow disk never holds up the event loop."""
 
     def __init__(
-        self, path: Path, *, lease: float = 60.0, capacity: int = 2_000_000, synchronous: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        *,
+        lease: float = 60.0,
+        capacity: int = 2_000_000,
+        synchronous: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.term = lease
         self.capacity = capacity
@@ -213,7 +203,7 @@ class SqliteQueue:
         try:
             return function(*args)
         except sqlite3.Error as error:
-            raise _translated(error, self._path) from error
+            raise state_error(error, self._path) from error
         finally:
             if self._db is not None and self._db.in_transaction:
                 self._db.rollback()
@@ -221,66 +211,11 @@ class SqliteQueue:
     # What follows runs on the queue's thread.
 
     def _open(self) -> dict[str, str]:
-        if sqlite3.sqlite_version_info < _MINIMUM_SQLITE:
-            raise StateError(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or later is needed")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StateError(f"{self._path.parent}: can not create the folder for the queue: {error.strerror}") from error
-        stray = self._probe()
-        db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=64)
-        try:
-            self._prepare(db)
-        except BaseException:
-            db.close()
-            raise
-        for path in stray:
-            path.unlink(missing_ok=True)
-        self._db = db
-        return dict(db.execute("SELECT name, value FROM marks"))
-
-    def _probe(self) -> list[Path]:
-        """Refuse what is not ours before SQLite writes what a dead owner left in the log into the file.
-
-        Return what this leaves behind, to be deleted once the file is locked.
-        """
-        with contextlib.suppress(FileNotFoundError):
-            # SQLite takes what is shorter than a page for empty.
-            if 0 < self._path.stat().st_size < _SMALLEST_PAGE:
-                raise sqlite3.DatabaseError("file is not a database")
-        log, index = (self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm"))
-        if not log.exists() or not log.stat().st_size:
-            return []
-        db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        try:
-            self._identify(db)
-        finally:
-            db.close()
-        return [index]
-
-    def _identify(self, db: sqlite3.Connection) -> bool:
-        """Tell whether the file is still to be filled; raise StateError if it is not ours."""
-        application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        empty = bool(db.execute("SELECT count(*) = 0 FROM sqlite_master").fetchone()[0])
-        if not empty and application != _APPLICATION_ID:
-            raise StateError(f"{self._path}: is a database, but not a queue of fetcher; give another path")
-        if version > _VERSION:
-            raise StateError(f"{self._path}: was written by a newer version of fetcher; use that, or give another path")
-        return empty
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        # Exclusive locking keeps a second process out for as long as this one lives, however it ends. It comes
-        # first, so that the log's index is kept in memory rather than in a file.
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        empty = self._identify(db)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute(f"PRAGMA synchronous = {'FULL' if self._synchronous else 'NORMAL'}")
-        db.execute("PRAGMA cache_size = -16000")
-        db.execute("PRAGMA temp.journal_mode = MEMORY")
-        if empty:
-            db.executescript(_SCHEMA)
+        self._db = db = open_database(self._path, synchronous=self._synchronous)
+        # A wall clock that was set back between two runs must not turn a short delay into a long one.
         db.execute("UPDATE delayed SET due = min(due, ?)", (self._now() + _LONGEST_DELAY,))
         db.executescript(_LANES)
+        return dict(db.execute("SELECT name, value FROM marks"))
 
     def _now(self) -> float:
         return self._epoch + self._clock()
@@ -312,9 +247,13 @@ class SqliteQueue:
         if not any(job.key is not None for job in jobs):
             return jobs
         # Keys are stored as digests: a key is often a whole URL, and there is one for every job.
-        digests = [None if job.key is None else blake2b(job.key.encode("utf-8", "surrogatepass"), digest_size=16).digest() for job in jobs]
+        digests = [
+            None if job.key is None else blake2b(job.key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            for job in jobs
+        ]
         fresh = []
         for job, digest in zip(jobs, digests, strict=True):
+            job.key = None
             if digest is None or db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount:
                 fresh.append(job)
         return fresh
@@ -326,7 +265,9 @@ class SqliteQueue:
         db.execute("DELETE FROM room")
         db.execute("INSERT INTO room SELECT key, value FROM json_each(?)", (_json(room),))
         lanes, takes = self._shares(db, limit, per_host)
-        rows = _decode_rows(db.execute(_TAKE, {"takes": _json(takes), "most": max((t[2] for t in takes), default=0)}).fetchone()[0])
+        rows = _decode_rows(
+            db.execute(_TAKE, {"takes": _json(takes), "most": max((t[2] for t in takes), default=0)}).fetchone()[0]
+        )
         taken: dict[int, tuple[int, int]] = {}
         for seq, lane, _ in rows:
             count, head = taken.get(lane, (0, 0))
@@ -368,8 +309,8 @@ class SqliteQueue:
         seqs = _json(due)
         db.execute(_GROW_LANES, (_json(_one(db, _DUE_LANES, (seqs,))),))
         db.execute(_PUT_AGAIN, (seqs,))
-        for table in ("jobs", "delayed"):
-            db.execute(f"DELETE FROM {table} WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
+        db.execute("DELETE FROM jobs WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
+        db.execute("DELETE FROM delayed WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
         return lapsed
 
     def _ack(self, acks: Sequence[Ack], marks: Mapping[str, str]) -> int:
@@ -413,7 +354,7 @@ class SqliteQueue:
         tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         db.execute("BEGIN IMMEDIATE")
         for (table,) in [*tables, ("lanes",)]:
-            db.execute(f"DELETE FROM {table}")
+            db.execute(f"DELETE FROM {table}")  # noqa: S608  our own tables' names
         db.execute("COMMIT")
         db.execute("VACUUM")
         self._leases.clear()
@@ -458,12 +399,3 @@ def _takes(lanes: Iterable[_Candidate], limit: int) -> list[_Take]:
             used[host] = used.get(host, 0) + take
             limit -= take
     return takes
-
-
-def _translated(error: sqlite3.Error, path: Path) -> StateError:
-    text = str(error)
-    if "locked" in text:
-        return StateBusyError(f"{path}: another process is using this queue; wait until it has ended, or name another")
-    if "not a database" in text or "malformed" in text:
-        return StateError(f"{path}: is not a readable queue ({text}); move it away to start over")
-    return StateError(f"{path}: {text}")

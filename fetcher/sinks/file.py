@@ -75,9 +75,10 @@ class FileSink:
         self._fd: int | None = None
         self._offset = self._start = 0
 
-    async def open(self, mark: str | None) -> None:
+    async def open(self, mark: str | None) -> str:
         """Open the file and cut off what was written after ``mark``."""
         await self._run(self._open, msgspec.json.decode(mark, type=FileMark) if mark else None)
+        return self.mark()
 
     async def write(self, results: Sequence[Result]) -> str:
         """Append results and return the mark after them."""
@@ -119,7 +120,9 @@ class FileSink:
             flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
             existed = self._path.exists()
             if existed and not self._path.is_file() and not self._path.is_dir():
-                raise ConfigError(f"{self._path}: is not a plain file that could be cut back; choose another path")
+                raise ConfigError(
+                    f"{self._path}: is not a plain file that could be cut back; choose another path"
+                )
             self._fd = os.open(self._path, flags, 0o644)
         except OSError as error:
             raise ConfigError(

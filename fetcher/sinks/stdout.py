@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 
 class StdoutConfig(Settings):
-    """Records written to standard output. What a pipe has taken can not be taken back: after a crash the last
-    batch may be written again."""
+    """Records written to standard output.
+
+    What a pipe has taken can not be taken back: after a crash the last batch may be written again.
+    """
 
     type: Literal["stdout"] = "stdout"
     format: Annotated[Settings, Part("formats")] = Field(default="jsonl", validate_default=True)
@@ -53,6 +55,9 @@ class StdoutSink:
     async def write(self, results: Sequence[Result]) -> None:
         """Write results; return once the reader's pipe has taken them."""
         await self._write(self._format.encode(results))
+
+    async def discard(self, mark: str) -> None:
+        """Do nothing: what a pipe has taken is gone."""
 
     async def close(self) -> None:
         """Leave standard output open: it is not ours."""

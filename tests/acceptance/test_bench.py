@@ -41,7 +41,15 @@ def closed_port():
 
 def test_a_url_is_measured_at_each_setting(fetcher, tmp_path, origin):
     done = fetcher(
-        "bench", f"{origin.url}/bytes/100?i={{1..50}}", "--concurrency", "1,4", *SHORT, "--json", "o.json", "--html", "r.html"
+        "bench",
+        f"{origin.url}/bytes/100?i={{1..50}}",
+        "--concurrency",
+        "1,4",
+        *SHORT,
+        "--json",
+        "o.json",
+        "--html",
+        "r.html",
     )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "o.json").read_text())
@@ -63,11 +71,15 @@ def test_a_url_is_measured_at_each_setting(fetcher, tmp_path, origin):
 
 
 def test_a_config_gives_jobs_request_and_resolution(fetcher, tmp_path, origin):
-    (tmp_path / "urls.txt").write_text(f"http://shop.test:{origin.port}/bytes/10\nhttp://shop.test:{origin.port}/status/404\n")
+    (tmp_path / "urls.txt").write_text(
+        f"http://shop.test:{origin.port}/bytes/10\nhttp://shop.test:{origin.port}/status/404\n"
+    )
     (tmp_path / "b.yaml").write_text(
         'sources: [urls.txt]\nsinks: [out.jsonl]\nhttp: {resolve: {"*.test": 127.0.0.1}}\nretry: {attempts: 9}\n'
     )
-    done = fetcher("bench", "b.yaml", "--concurrency", "2", "--requests", "10", "--rounds", "1", "--warm-up", "0s", "--json", "-")
+    done = fetcher(
+        "bench", "b.yaml", "--concurrency", "2", "--requests", "10", "--rounds", "1", "--warm-up", "0s", "--json", "-"
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)["settings"][0]["summary"]
     assert (summary["requests"], summary["ok"], summary["errors"]) == (10, 5, {"http_4xx": 5})
@@ -149,7 +161,9 @@ def test_a_full_disk_costs_the_report_and_not_the_figures(fetcher, origin, optio
     done = fetcher("bench", f"{origin.url}/bytes/10", "--concurrency", "1", *SHORT, option, "/dev/full")
     assert done.returncode == 1
     assert "requests/s" in done.stdout
-    assert done.stderr.endswith("/dev/full: the report could not be written: No space left on device; the figures are above\n")
+    assert done.stderr.endswith(
+        "/dev/full: the report could not be written: No space left on device; the figures are above\n"
+    )
 
 
 def test_an_interrupt_prints_what_was_measured(tmp_path, origin):

@@ -84,7 +84,12 @@ def test_a_file_of_somebody_else_is_not_touched(fetcher, tmp_path, origin):
         "path, set 'if_exists: append' or 'if_exists: replace', or start over with --fresh\n"
     )
     assert (tmp_path / "out.jsonl").read_text() == "precious\n"
-    assert fetcher("run", "batch.yaml", "-s", "sinks.0={type: file, path: out.jsonl, if_exists: append}").returncode == 0
+    assert (
+        fetcher(
+            "run", "batch.yaml", "-s", "sinks.0={type: file, path: out.jsonl, if_exists: append}"
+        ).returncode
+        == 0
+    )
     assert (tmp_path / "out.jsonl").read_text().startswith("precious\n{")
     assert fetcher("run", "batch.yaml", "--fresh").returncode == 0
     assert "precious" not in (tmp_path / "out.jsonl").read_text()
@@ -108,7 +113,10 @@ class interrupted:  # noqa: N801  used like a function
 
     def __enter__(self):
         self.server = socket.create_server(("127.0.0.1", 0))
-        write(self.folder, f"sources: ['http://127.0.0.1:{self.server.getsockname()[1]}/']\nsinks: [out.jsonl]\n")
+        write(
+            self.folder,
+            f"sources: ['http://127.0.0.1:{self.server.getsockname()[1]}/']\nsinks: [out.jsonl]\n",
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-m", "fetcher", "run", "batch.yaml"], cwd=self.folder, stderr=subprocess.DEVNULL
         )
@@ -137,7 +145,10 @@ def test_a_bad_url_in_line_70001_is_a_record_with_its_line(fetcher, tmp_path, or
     urls = [f"{origin.url}/bytes/1?i={n}" for n in range(1, 70_101)]
     urls[70_000] = "http://exa mple/"
     (tmp_path / "urls.txt").write_text("\n".join(urls))
-    write(tmp_path, "sources: [urls.txt]\nsinks: [out.jsonl]\nbody: none\nlimits: {per_host: {concurrency: 100}}\n")
+    write(
+        tmp_path,
+        "sources: [urls.txt]\nsinks: [out.jsonl]\nbody: none\nlimits: {per_host: {concurrency: 100}}\n",
+    )
     done = fetcher("run", "batch.yaml")
     assert done.returncode == 0, done.stderr
     assert "70,100 jobs = ok 70,099  failed 0  skipped 1  (all accounted for)" in done.stderr
@@ -176,9 +187,18 @@ def test_dedupe_fetches_a_url_once(fetcher, tmp_path, origin):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sources: [missing.txt]\nsinks: [out.jsonl]\n", "missing.txt: can not be opened: No such file or directory; a path is"),
-        ("sources: ['http://127.0.0.1:1/']\nsinks: [/proc/nope/out.jsonl]\n", "/proc/nope/out.jsonl: can not be written"),
-        ("sources: ['http://127.0.0.1:1/']\nsinks: [out.jsonl]\nqueue: {type: sqlite, path: /proc/x/q.db}\n", "/proc/x"),
+        (
+            "sources: [missing.txt]\nsinks: [out.jsonl]\n",
+            "missing.txt: can not be opened: No such file or directory; a path is",
+        ),
+        (
+            "sources: ['http://127.0.0.1:1/']\nsinks: [/proc/nope/out.jsonl]\n",
+            "/proc/nope/out.jsonl: can not be written",
+        ),
+        (
+            "sources: ['http://127.0.0.1:1/']\nsinks: [out.jsonl]\nqueue: {type: sqlite, path: /proc/x/q.db}\n",
+            "/proc/x",
+        ),
     ],
 )
 def test_what_can_not_be_used_is_said_before_any_fetch(fetcher, tmp_path, text, message):
@@ -191,7 +211,10 @@ def test_what_can_not_be_used_is_said_before_any_fetch(fetcher, tmp_path, text, 
 
 
 def test_lint_names_every_problem_with_its_line(fetcher, tmp_path, origin):
-    write(tmp_path, "sources: [http://127.0.0.1/]\nrequst: {}\nlimits:\n  concurrency: many\nsinks: [out.jsonl]\n")
+    write(
+        tmp_path,
+        "sources: [http://127.0.0.1/]\nrequst: {}\nlimits:\n  concurrency: many\nsinks: [out.jsonl]\n",
+    )
     (tmp_path / "good.yaml").write_text("sources: [http://127.0.0.1/]\nsinks: [out.jsonl]\n")
     done = fetcher("lint", "batch.yaml", "good.yaml")
     assert done.returncode == 78
@@ -281,7 +304,10 @@ def test_progress_is_logged_as_json_where_there_is_no_terminal(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         write(tmp_path, f"sources: ['http://127.0.0.1:{server.getsockname()[1]}/']\nsinks: [out.jsonl]\n")
         run = subprocess.Popen(
-            [sys.executable, "-m", "fetcher", "run", "batch.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "fetcher", "run", "batch.yaml"],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         timer = threading.Timer(30, run.kill)
         timer.start()

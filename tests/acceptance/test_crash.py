@@ -68,7 +68,7 @@ def reconcile(folder, urls, log):
 @pytest.mark.timeout(60 + CRASHES * 10)
 def test_killed_at_random_moments_every_job_has_exactly_one_record(tmp_path):
     seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    sys.stderr.write(f"seed {seed}\n")
     moments = random.Random(seed)
     killed = 0
     with origin_process(access_log=tmp_path / "access.jsonl") as origin:
@@ -103,7 +103,9 @@ def test_a_signal_drains_records_what_was_fetched_and_can_be_resumed(tmp_path, n
         assert 0 < len(recorded) < JOBS
         # Whatever was answered is recorded, but for what is to be tried again.
         answered = {line["path"] for line in origin.log_lines() if line["status"] == 200}
-        missing = answered - {record["url"].partition(".test")[2].partition("/")[2].join(["/", ""]) for record in recorded}
+        missing = answered - {
+            record["url"].partition(".test")[2].partition("/")[2].join(["/", ""]) for record in recorded
+        }
         assert not {path for path in missing if path.startswith("/delay")}
         again = start(tmp_path)
         _, said = again.communicate(timeout=60)

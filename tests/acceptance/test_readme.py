@@ -30,7 +30,12 @@ def shape(text):
 
 def run(folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "fetcher", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "fetcher", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -66,7 +71,9 @@ def test_the_sink_of_the_readme_works(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with origin_process() as origin:
             urls = [f"{origin.url}/bytes/1", f"{origin.url}/status/404"]
-            (tmp_path / "batch.yaml").write_text(f"sources: {urls}\nsinks: [{{type: lines, path: good.txt}}]\n")
+            (tmp_path / "batch.yaml").write_text(
+                f"sources: {urls}\nsinks: [{{type: lines, path: good.txt}}]\n"
+            )
             monkeypatch.setattr("fetcher.cli.run.raise_file_limit", lambda: None)
             assert app(["run", "batch.yaml"]) == 3
     finally:

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 from fetcher.histogram import bucket_of
 from fetcher.load import page
@@ -25,8 +26,6 @@ def browser():
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI has to have {CHROMIUM}: apt-get install chromium")
         pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415  only where there is a browser
-
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -68,7 +67,7 @@ def opened(browser, address, request):
     shown.on("pageerror", lambda error: complaints.append(str(error)))
     shown.on("request", lambda asked: requests.append(asked.url))
     shown.goto(address)
-    shown.wait_for_function("document.querySelectorAll('.plot .main-svg .trace').length >= 8")
+    expect(shown.locator(".plot .main-svg .scatterlayer .trace")).to_have_count(8)
     yield shown
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [address]
@@ -81,12 +80,12 @@ BOTH = pytest.mark.parametrize("opened", [(1280, "light"), (390, "dark")], indir
 @BOTH
 def test_the_plots_have_their_data(opened):
     for name, traces in zip(PLOTS, (1, 4, 3), strict=True):
-        lines = opened.locator(f"#{name} .main-svg .trace path.js-line")
+        lines = opened.locator(f"#{name} .scatterlayer .trace path.js-line")
         assert lines.count() == traces
         assert all(len(lines.nth(index).get_attribute("d")) > 20 for index in range(traces))
     assert opened.locator("#throughput .errorbar").count() == 3
     assert opened.locator("#throughput .point").count() == 3
-    assert opened.locator("#distribution .legendtext").all_inner_texts() == [
+    assert opened.locator("#distribution .legendtext").all_text_contents() == [
         "1 in flight", "10 in flight", "100 in flight",
     ]  # fmt: skip
 
@@ -106,18 +105,18 @@ def test_the_page_is_as_wide_as_the_screen_and_wide_tables_scroll(opened):
 
 
 @BOTH
-def test_text_of_plots_has_the_colour_of_the_page(opened):
-    opened.wait_for_function(
-        "getComputedStyle(document.querySelector('#latency .xtick text')).fill == getComputedStyle(document.body).color"
-    )
-    scheme = "light" if "255" not in opened.evaluate("getComputedStyle(document.body).backgroundColor") else "dark"
-    opened.emulate_media(color_scheme=scheme)
-    opened.wait_for_function(
-        "getComputedStyle(document.querySelector('#latency .xtick text')).fill == getComputedStyle(document.body).color"
-    )
+def test_the_plots_follow_the_colours_of_the_page(opened):
+    label = opened.locator("#latency .xtick text").first
+    seen = set()
+    for scheme in ("light", "dark"):
+        opened.emulate_media(color_scheme=scheme)
+        colour = opened.evaluate("getComputedStyle(document.body).color")
+        expect(label).to_have_css("fill", colour)
+        seen.add(colour)
+    assert len(seen) == 2
 
 
 @BOTH
 def test_a_name_in_the_legend_hides_its_line(opened):
     opened.locator("#latency .legendtoggle").first.click()
-    opened.wait_for_function("document.querySelectorAll('#latency .trace path.js-line').length == 3")
+    expect(opened.locator("#latency .scatterlayer .trace path.js-line")).to_have_count(3)

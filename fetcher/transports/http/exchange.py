@@ -17,23 +17,23 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from aiohttp import ClientOSError, ClientRequest, HttpVersion11, ServerDisconnectedError
+from aiohttp import ClientOSError, ClientRequest, ClientTimeout, HttpVersion11, ServerDisconnectedError
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.model import Header
 from fetcher.transports.http.connector import PooledConnection
 from fetcher.transports.http.faults import fetch_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp import ClientResponse, ClientSession, ClientTimeout, StreamReader
+    from aiohttp import ClientResponse, ClientSession, StreamReader
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.http_parser import RawResponseMessage
 
-    from fetcher.model import Header
     from fetcher.transports.http.tracing import HopTrace
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -215,9 +215,7 @@ class _ConnectionAnswer:
         "status",
     )
 
-    def __init__(
-        self, connection: Connection, message: RawResponseMessage, payload: StreamReader, url: str
-    ) -> None:
+    def __init__(self, connection: Connection, message: RawResponseMessage, payload: StreamReader, url: str) -> None:
         self._connection = connection
         self._payload = payload
         self._url = url

@@ -240,6 +240,4 @@ async def _drain(answer: Answer, watch: Watch) -> None:
 
 
 def _with_defaults(headers: list[Header], user_agent: str) -> list[Header]:
-    return merged(
-        headers, [("User-Agent", user_agent), ("Accept", "*/*"), ("Accept-Encoding", ACCEPT_ENCODING)]
-    )
+    return merged(headers, [("User-Agent", user_agent), ("Accept", "*/*"), ("Accept-Encoding", ACCEPT_ENCODING)])

@@ -12,8 +12,8 @@ from pydantic import SecretStr, ValidationError
 from fetcher import registry
 from fetcher.config import Config, FailureLimit, fingerprint, json_schema, load, parse_failures
 from fetcher.config.document import parse
-from fetcher.errors import ConfigError
 from fetcher.config.problems import ConfigProblems, dotted, schemas_at, shown, translate
+from fetcher.errors import ConfigError
 from fetcher.settings import Settings
 
 BAD = Path(__file__).parents[2] / "data" / "bad_configs"

@@ -95,7 +95,7 @@ def test_what_can_not_be_compared_is_refused_before_measuring():
 def test_what_else_differs_is_named():
     new, old = report_of(), report_of(target="http://127.0.0.2/")
     old.machine["python"] = "2.7"
-    assert [line.partition(":")[0] for line in differences(new, old)][0] == "the targets differ"
+    assert differences(new, old)[0].startswith("the targets differ: http://127.0.0.1/ now")
     assert any(line.startswith("python differs") for line in differences(new, old))
 
 

@@ -15,7 +15,17 @@ from fetcher.origin import Origin, OriginConfig
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "127.8.8.8", "::1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "fd00::1", "fe80::1%eth0", "::ffff:10.0.0.1"],
+    [
+        "127.0.0.1",
+        "127.8.8.8",
+        "::1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "fd00::1",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.1",
+    ],
 )
 def test_own_addresses(address):
     assert is_own(address)
@@ -23,7 +33,16 @@ def test_own_addresses(address):
 
 @pytest.mark.parametrize(
     "address",
-    ["8.8.8.8", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "100.64.0.1", "224.0.0.1", "64:ff9b::808:808", "2002:808:808::1"],
+    [
+        "8.8.8.8",
+        "172.32.0.1",
+        "2606:4700::1111",
+        "::ffff:8.8.8.8",
+        "100.64.0.1",
+        "224.0.0.1",
+        "64:ff9b::808:808",
+        "2002:808:808::1",
+    ],
 )
 def test_addresses_of_others(address):
     assert not is_own(address)
@@ -96,7 +115,9 @@ async def test_passwords_are_in_no_label():
 
 async def test_jobs_come_from_all_sources_and_rows_that_can_not_be_fetched_are_left_out(tmp_path):
     (tmp_path / "urls.txt").write_text("http://127.0.0.1/a\nftp://127.0.0.1/\nhttp://127.0.0.1/b\n")
-    config = load(None, [f'sources=["{tmp_path}/urls.txt", "http://127.0.0.1/{{1..3}}"]', 'sinks=["-"]', "request.method=POST"])
+    config = load(
+        None, [f'sources=["{tmp_path}/urls.txt", "http://127.0.0.1/{{1..3}}"]', 'sinks=["-"]', "request.method=POST"]
+    )
     target = Target(config, "x")
     await target.open()
     assert [job.url.rpartition("/")[2] for job in target.jobs] == ["a", "b", "1", "2", "3"]
@@ -112,7 +133,9 @@ async def test_nothing_to_fetch(tmp_path):
 
 
 def limits(**given):
-    return load(None, ['sources=["a"]', 'sinks=["-"]', *(f"limits.{key}={value}" for key, value in given.items())]).limits
+    return load(
+        None, ['sources=["a"]', 'sinks=["-"]', *(f"limits.{key}={value}" for key, value in given.items())]
+    ).limits
 
 
 async def jobs(*hosts):
@@ -124,7 +147,10 @@ async def jobs(*hosts):
 
 async def test_the_limit_of_a_host_is_raised_to_its_share_of_the_knee():
     one = await jobs("a.test")
-    assert advise(64, one, limits()).limits == {("limits", "concurrency"): 64, ("limits", "per_host", "concurrency"): 64}
+    assert advise(64, one, limits()).limits == {
+        ("limits", "concurrency"): 64,
+        ("limits", "per_host", "concurrency"): 64,
+    }
     two = await jobs("a.test", "a.test", "a.test", "b.test")
     assert advise(64, two, limits()).limits[("limits", "per_host", "concurrency")] == 48
     assert advise(8, one, limits()).limits == {("limits", "concurrency"): 8}
