@@ -29,9 +29,10 @@ format: $(VENV)/.dev   ## put code into shape
 crash: $(VENV)/.dev   ## kill runs RUNS times at random moments and reconcile
 	CRASHES=$(RUNS) $(BIN)/python -m pytest tests/acceptance/test_crash.py
 
-bench: $(VENV)/.dev   ## measure against a bare aiohttp loop
-	$(BIN)/python -m benchmarks engine
-	$(BIN)/python -m benchmarks end_to_end
+bench: $(VENV)/.dev   ## measure against blocking sockets and peers, in short (python -m benchmarks has more)
+	$(BIN)/python -m benchmarks small --repeat 2 --requests 5000
+	$(BIN)/python -m benchmarks latency --repeat 1 --requests 5000
+	$(BIN)/python -m benchmarks scale --requests 200000
 
 clean:   ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

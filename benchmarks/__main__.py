@@ -1,4 +1,7 @@
-"""``python -m benchmarks`` lists the cases; ``python -m benchmarks CASE`` runs one. See ``--help``."""
+"""``python -m benchmarks`` lists the cases; ``python -m benchmarks CASE`` runs one. See ``--help``.
+
+``python -m benchmarks results`` makes RESULTS.md out of the JSON of all cases; with ``--run`` it runs them first.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import pages, report
+from benchmarks import pages, report, results
 from benchmarks.cases import Options, all_cases
 from benchmarks.contest import peer_names
 from benchmarks.measure import ContenderError, bench
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["results"]:
+        return results.main(arguments[1:], main)
     cases = all_cases()
     parser = _parser(cases)
     given = parser.parse_args(arguments)
@@ -57,18 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(cases: dict[str, Case]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Without a case: list the cases."
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Without a case: list the cases.")
     parser.add_argument("case", nargs="?", choices=list(cases), metavar="CASE")
     parser.add_argument("--repeat", type=_positive, help="runs of each contender, in turns")
     parser.add_argument("--requests", type=_positive, help="requests of each run")
-    parser.add_argument(
-        "--concurrency", type=_positive, default=100, help="requests in flight (default: 100)"
-    )
-    parser.add_argument(
-        "--real", action="store_true", help="scale: fetch the largest input over the network too"
-    )
+    parser.add_argument("--concurrency", type=_positive, default=100, help="requests in flight (default: 100)")
+    parser.add_argument("--real", action="store_true", help="scale: fetch the largest input over the network too")
     parser.add_argument(
         "--peers",
         type=_peers,

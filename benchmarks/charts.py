@@ -43,9 +43,7 @@ class Chart(msgspec.Struct):
 
 def bars(name: str, title: str, race: Race) -> Chart:
     """Draw up the rates of everyone in a race."""
-    series = [
-        Series(label, [Point(0.0, over(race, label, lambda sample: sample.rate))]) for label in race.rounds[0]
-    ]
+    series = [Series(label, [Point(0.0, over(race, label, lambda sample: sample.rate))]) for label in race.rounds[0]]
     series.sort(key=lambda each: -each.points[0].y.median)
     return Chart(name, title, "bars", "requests/s", series)
 

@@ -12,7 +12,7 @@ from benchmarks.inputs import write_urls
 from benchmarks.measure import Entrant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from benchmarks.cases import Options
     from benchmarks.charts import Chart
@@ -67,14 +67,23 @@ def entrant(bench: Bench, module: str, path: str, count: int, size: int = SIZE, 
     return Entrant(module=module, urls=urls, count=count, bytes=count * size, **fields)
 
 
-def contest(bench: Bench, options: Options, name: str, title: str, path: str, **task: Any) -> Report:
-    """Give the same task to everyone, and draw up table and chart."""
-    task = {"concurrency": options.concurrency, "group": name} | task
-    entrants = [
-        entrant(bench, module, path, share(module, options.requests), **task) for module in everyone(options)
-    ]
+def contest(
+    bench: Bench,
+    options: Options,
+    name: str,
+    title: str,
+    path: str,
+    bounds: Mapping[str, float] | None = None,
+    **task: Any,
+) -> Report:
+    """Give the same task to everyone; draw up table and chart. ``bounds`` are least ratios to the bare loop."""
+    fields: dict[str, Any] = {"concurrency": options.concurrency, "group": name} | task
+    entrants = [entrant(bench, module, path, share(module, options.requests), **fields) for module in everyone(options)]
     race = bench.race(entrants, options.repeat)
-    return report(title, race, [bars(name, title, race)])
+    drawn = report(title, race, [bars(name, title, race)])
+    for label, bound in (bounds or {}).items():
+        drawn.checks += comparison.at_least(race, label, BARE, bound)
+    return drawn
 
 
 def report(title: str, race: Race, charts: Sequence[Chart] = ()) -> Report:

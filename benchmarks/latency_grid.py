@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,11 +11,11 @@ from benchmarks.cases import Report, Table
 from benchmarks.charts import Chart, Point, Series, over
 from benchmarks.comparison import shown, spread_of
 from benchmarks.crossing import Way
-from benchmarks.measure import Spread
+from benchmarks.measure import Race, Spread
 
 if TYPE_CHECKING:
     from benchmarks.cases import Options
-    from benchmarks.measure import Bench, Race
+    from benchmarks.measure import Bench
 
 _DELAYS = (0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 _THREADS = 32
@@ -53,7 +53,7 @@ def grid(bench: Bench, options: Options) -> Report:
     races = {}
     for delay in _DELAYS:
         path = f"/delay/{delay:g}/bytes/{contest.SIZE}"
-        task = {"concurrency": level, "threads": _THREADS, "group": f"grid-{delay:g}"}
+        task: dict[str, Any] = {"concurrency": level, "threads": _THREADS, "group": f"grid-{delay:g}"}
         entrants = [
             contest.entrant(bench, label, path, _count(requests, slots[label], delay), **task) for label in slots
         ]

@@ -33,15 +33,14 @@ _WIDTH = 190  # where there is no terminal to ask
 def header() -> dict[str, str]:
     """Return what figures depend on besides the code: without it they mean nothing."""
     cores = cpus()
-    pinned = (
-        f"contenders on core {cores[0]}, origin on core {cores[1]}" if len(cores) > 1 else "nothing pinned"
-    )
+    pinned = f"contenders on core {cores[0]}, origin on core {cores[1]}" if len(cores) > 1 else "nothing pinned"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": ", ".join([*_versions(_PACKAGES), f"SQLite {sqlite3.sqlite_version}"]),
         "peers": ", ".join([*_versions(_PEERS), _curl()]),
-        "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}",
+        "python": f"{python} on {platform.system()}, {platform.machine()}",
         "cores": f"{os.cpu_count()} x {_processor()}, {pinned}, load before {load:.2f}",
     }
 
@@ -74,7 +73,7 @@ def show_failures(report: Report) -> None:
 def write(path: Path, name: str, options: Options, report: Report, about: dict[str, str]) -> None:
     """Write a report as JSON, with every sample."""
     document = {"case": name, "about": about, "options": options, "report": report}
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
 
 
 def _versions(packages: Sequence[str]) -> Iterator[str]:

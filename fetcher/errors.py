@@ -7,6 +7,10 @@
     │   └── StateBusyError       another process is using it                    exit 75
     ├── SourceError          a source that can not be read on
     ├── SinkError            a sink that can not take results
+    ├── PlanError            a measurement that makes no sense                  exit 2
+    ├── RefusedError         a target of somebody else                          exit 2
+    ├── UnreachableError     a target that does not answer at all               exit 3
+    ├── ReportError          a report that can not be written                   exit 1
     └── FetchError           one job failed; carries its kind, becomes a Result
 
 Only ``FetchError`` is about a single job. It never travels further than the worker.
@@ -103,6 +107,30 @@ class SourceError(FetcherError):
 
 class SinkError(FetcherError):
     """A sink can not take results durably."""
+
+
+class PlanError(FetcherError):
+    """What was asked for can not be measured."""
+
+    exit_code = 2
+
+
+class RefusedError(FetcherError):
+    """The target is not loopback or private, and nobody said that it may be loaded. Nothing was sent."""
+
+    exit_code = 2
+
+
+class UnreachableError(FetcherError):
+    """There is no answer from the target, so there is nothing to measure."""
+
+    exit_code = 3
+
+
+class ReportError(FetcherError):
+    """The figures are there, but not in the file that was asked for."""
+
+    exit_code = 1
 
 
 class FetchError(FetcherError):

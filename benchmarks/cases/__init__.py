@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable  # noqa: TC003  msgspec resolves annotations where it encodes a struct
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import msgspec
 
-from benchmarks.charts import Chart  # noqa: TC001  the same
-from benchmarks.measure import Bench, Sample  # noqa: TC001  the same
+from benchmarks.charts import Chart
+from benchmarks.measure import Bench, Sample
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -72,7 +72,5 @@ class Case(msgspec.Struct, frozen=True):
 
 def all_cases() -> dict[str, Case]:
     """Return every case by its name."""
-    found: dict[str, Any] = {
-        name: import_module(f"{__name__}.{name}") for _, name, _ in pkgutil.iter_modules(__path__)
-    }
+    found: dict[str, Any] = {name: import_module(f"{__name__}.{name}") for _, name, _ in pkgutil.iter_modules(__path__)}
     return {name: module.CASE for name, module in sorted(found.items())}

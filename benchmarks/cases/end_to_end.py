@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import comparison
 from benchmarks.cases import Case, Check, Options, Report
+from benchmarks.charts import bars
 from benchmarks.inputs import write_urls
 from benchmarks.measure import Entrant, Race
 
@@ -36,6 +37,7 @@ def run(bench: Bench, options: Options) -> Report:
             )
         ],
         samples=race.samples,
+        charts=[bars("end-to-end", f"{n:,} URLs, {concurrency} in flight", race)],
         notes=[
             "requests/s, ratio: bare_aiohttp from first request to last; fetcher_run by its own tally",
             "fetcher_batch: the same batch without a display, from before the first read to the last ack",

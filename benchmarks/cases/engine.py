@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import comparison
 from benchmarks.cases import Case, Check, Options, Report
+from benchmarks.charts import bars
 from benchmarks.inputs import write_urls
 from benchmarks.measure import Entrant, Race
 
@@ -38,6 +39,7 @@ def run(bench: Bench, options: Options) -> Report:
             )
         ],
         samples=race.samples,
+        charts=[bars("engine", f"{n:,} URLs, {concurrency} in flight", race)],
         notes=["fetcher_null: from before the first line is read to after the last job is acknowledged"],
     )
 

@@ -133,9 +133,7 @@ def _service(sample: Sample) -> float:
 def _table(rows: Sequence[_Row], concurrency: int) -> Table:
     columns = ["order", "largest", "bound s", "makespan s", "elapsed s", "x bound", "x own", "ms", "ms light"]
     sizes = rows[0].sizes
-    title = (
-        f"{sizes.total():,} jobs, {len(sizes):,} hosts, {concurrency} in flight, {_PER_HOST} a host, {_PATH}"
-    )
+    title = f"{sizes.total():,} jobs, {len(sizes):,} hosts, {concurrency} in flight, {_PER_HOST} a host, {_PATH}"
     return Table(title, columns, [row.cells() for row in rows])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import comparison, contest
 from benchmarks.cases import Case, Options, Report
@@ -20,7 +20,7 @@ _OURS = "fetcher_batch"
 
 def run(bench: Bench, options: Options) -> Report:
     """Let everyone fetch as many files as there are to be requests."""
-    task = {"concurrency": _IN_FLIGHT, "group": "large", "size": _SIZE}
+    task: dict[str, Any] = {"concurrency": _IN_FLIGHT, "group": "large", "size": _SIZE}
     entrants = [
         contest.entrant(bench, module, f"/bytes/{_SIZE}", options.requests, **task)
         for module in contest.everyone(options)

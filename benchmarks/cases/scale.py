@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.cases import Case, Check, Options, Report, Table
+from benchmarks.charts import Chart, Point, Series
 from benchmarks.comparison import spread_of
 from benchmarks.inputs import write_urls
 from benchmarks.measure import Entrant, spread
 
 if TYPE_CHECKING:
-    from benchmarks.measure import Bench, Round
+    from collections.abc import Callable
+
+    from benchmarks.measure import Bench, Round, Sample
 
 _SIZE = 1024
 _MB = 1_000_000
@@ -29,6 +32,7 @@ def run(bench: Bench, options: Options) -> Report:
     rounds = bench.rounds(entrants, options.repeat)
     return Report(
         tables=[_table(rounds)],
+        charts=_charts(rounds, sizes),
         checks=_checks(rounds, sizes[-2:]),
         samples=[sample for each in rounds for sample in each.values()],
         notes=[
@@ -62,6 +66,26 @@ def _table(rounds: list[Round]) -> Table:
     return Table("a file of N URLs", columns, rows)
 
 
+def _charts(rounds: list[Round], sizes: list[int]) -> list[Chart]:
+    figures: dict[str, Callable[[Sample], float]] = {
+        "peak RSS in MB": lambda sample: sample.fetched.max_rss / _MB,
+        "requests/s": lambda sample: sample.rate,
+    }
+    charts = []
+    for (y, figure), name in zip(figures.items(), ("scale-memory", "scale-rate"), strict=True):
+        series = [
+            Series(module, _points(rounds, {_label(module, n): n for n in sizes}, figure)) for module in (_NULL, _REAL)
+        ]
+        charts.append(Chart(name, f"A file of N URLs: {y}", "lines", y, series, x="URLs"))
+    return charts
+
+
+def _points(rounds: list[Round], labels: dict[str, int], figure: Callable[[Sample], float]) -> list[Point]:
+    return [
+        Point(n, spread([figure(each[label]) for each in rounds])) for label, n in labels.items() if label in rounds[0]
+    ]
+
+
 def _checks(rounds: list[Round], largest: list[int]) -> list[Check]:
     samples = [sample for each in rounds for sample in each.values()]
     first = max(sample.first_fetch_s for sample in samples)
@@ -77,9 +101,7 @@ def _checks(rounds: list[Round], largest: list[int]) -> list[Check]:
     for module in (_NULL, _REAL):
         small, large = (_label(module, count) for count in largest)
         if large in rounds[0]:
-            growth = spread(
-                [each[large].fetched.max_rss / each[small].fetched.max_rss for each in rounds]
-            ).median
+            growth = spread([each[large].fetched.max_rss / each[small].fetched.max_rss for each in rounds]).median
             bound = f"{module}: with ten times the URLs at most {_GROWTH:g} times the memory"
             checks.append(Check(bound, f"{growth:.2f} times", growth <= _GROWTH))
     return checks

@@ -8,7 +8,6 @@ prints one JSON line, a ``Fetched``. A contender imports its library at the top 
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sized
 
 _KIB = 1024
 
@@ -74,7 +73,7 @@ class Fetched(msgspec.Struct):
     busiest_host_s: float | None = None
     unable: str | None = None
 
-    def add(self, body: bytes | int) -> None:
+    def add(self, body: Sized | int) -> None:
         """Count a response that is whole and has a good status, by its body or the length of that."""
         self.count += 1
         self.bytes += body if isinstance(body, int) else len(body)

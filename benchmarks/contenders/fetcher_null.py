@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.batch_files import write_config
-from benchmarks.contenders import Fetched, Task
 from benchmarks.contenders.fetcher_batch import run
 from fetcher.config import load
 from fetcher.settings import Settings
@@ -13,6 +12,8 @@ from fetcher.testing import NullTransport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from benchmarks.contenders import Fetched, Task
 
 
 class _Null(NullTransport):

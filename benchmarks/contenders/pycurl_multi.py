@@ -64,7 +64,8 @@ class _Loop:
         url = next(self._urls, None)
         if url is None:
             return
-        self._bodies[handle] = pieces = []
+        pieces: list[bytes] = []
+        self._bodies[handle] = pieces
         handle.setopt(pycurl.URL, url)
         handle.setopt(pycurl.WRITEFUNCTION, pieces.append)
         self._multi.add_handle(handle)

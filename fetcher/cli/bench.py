@@ -24,7 +24,7 @@ from fetcher.histogram import quantile
 from fetcher.load import page
 from fetcher.load.bench import Bench
 from fetcher.load.comparison import check_comparable
-from fetcher.load.errors import PlanError, ReportError
+from fetcher.errors import PlanError, ReportError
 from fetcher.load.measurement import Report
 from fetcher.load.plan import parse_plan
 from fetcher.load.target import Target, config_of

@@ -12,7 +12,7 @@ import msgspec
 
 from fetcher.errors import ConfigError
 from fetcher.histogram import merged, quantile
-from fetcher.load.plan import Plan  # noqa: TC001  msgspec resolves annotations at run time
+from fetcher.load.plan import Plan
 
 SCHEMA_VERSION = 1
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}

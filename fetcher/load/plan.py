@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fetcher.engine.limiter import MAX_CONCURRENCY
-from fetcher.load.errors import PlanError
+from fetcher.errors import PlanError
 from fetcher.settings import parse_duration, parse_rate
 
 if TYPE_CHECKING:

@@ -162,9 +162,7 @@ class Routes:
     def flaky(self, request: Request, rest: str) -> Answer:
         """Answer 503 the first K times for a host and target, then as /REST."""
         times, _, rest = rest.partition("/")
-        return (
-            Reply(503, b"flaky\n") if self._early(request, rest, number(times)) else self._then(request, rest)
-        )
+        return Reply(503, b"flaky\n") if self._early(request, rest, number(times)) else self._then(request, rest)
 
     def reset(self, request: Request, rest: str) -> Answer:
         """Reset the connection the first K times for a host and target, then answer as /REST."""
@@ -211,9 +209,7 @@ class Routes:
         """Send back the request's body and content type."""
         if request.body.size > KEPT_BODY:
             return Reply(413, b"too large to echo\n")
-        return Reply(
-            body=bytes(request.body.kept), kind=request.head.get("content-type") or "application/octet-stream"
-        )
+        return Reply(body=bytes(request.body.kept), kind=request.head.get("content-type") or "application/octet-stream")
 
     def cookies(self, request: Request, rest: str) -> Answer:
         """Set each cookie of the query; /cookies alone shows the Cookie header."""

@@ -167,8 +167,8 @@ def test_a_full_disk_costs_the_report_and_not_the_figures(fetcher, origin, optio
 
 
 def test_an_interrupt_prints_what_was_measured(tmp_path, origin):
-    command = [sys.executable, "-m", "fetcher", "bench", f"{origin.url}/bytes/10", "--concurrency", "1,2", "--rounds", "1000",
-               "--duration", "100ms", "--warm-up", "0s"]  # fmt: skip
+    options = ["--concurrency", "1,2", "--rounds", "1000", "--duration", "100ms", "--warm-up", "0s"]
+    command = [sys.executable, "-m", "fetcher", "bench", f"{origin.url}/bytes/10", *options]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stderr.readline()
         process.send_signal(signal.SIGINT)

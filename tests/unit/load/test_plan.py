@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fetcher.load.errors import PlanError
+from fetcher.errors import PlanError
 from fetcher.load.plan import parse_concurrencies, parse_plan
 
 

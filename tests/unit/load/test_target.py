@@ -6,7 +6,7 @@ import pytest
 
 from fetcher.config import load
 from fetcher.errors import ConfigError
-from fetcher.load.errors import RefusedError, UnreachableError
+from fetcher.errors import RefusedError, UnreachableError
 from fetcher.load.plan import Spec
 from fetcher.load.target import Target, config_of, is_own, vet
 from fetcher.load.tuning import advise
