@@ -24,7 +24,7 @@ CASE = Case(
     "is all that counts: fetcher, everything durable, does at least "
     f"{_BOUND:g} times as many as a bare aiohttp loop that keeps nothing.",
     run=run,
-    requests=10_000,
+    requests=20_000,
     repeat=3,
     contest=True,
 )

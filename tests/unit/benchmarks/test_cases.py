@@ -18,7 +18,7 @@ FEW = ["blocking_socket", "fetcher_batch", "pycurl_multi"]
 THREADED = ["socket_threads", "fetcher_batch"]
 GRID = ["0", "2", "5", "10", "20", "50", "100"]
 CASES = {
-    "small": ([], [[BARE, *peer_names()]]),
+    "small": ([], [peer_names()]),
     "fresh": (FEW, [[BARE, *FEW]]),
     "tls": ([*LIGHT, "requests_threads"], [[BARE, *LIGHT, "requests_threads"]] * 2),
     "latency": (
