@@ -26,11 +26,13 @@ class Series(msgspec.Struct):
 
     name: str
     points: list[Point]
-    dashed: bool = False
 
 
 class Chart(msgspec.Struct):
-    """``lines`` have two logarithmic axes; of ``bars`` the longest comes first. ``name`` is that of a file."""
+    """``lines`` have logarithmic axes, that of y if ``log_y``; of ``bars`` the longest comes first.
+
+    ``name`` is that of a file. ``markers`` are lines at an x, with what is written there.
+    """
 
     name: str
     title: str
@@ -39,6 +41,7 @@ class Chart(msgspec.Struct):
     series: list[Series]
     x: str = ""
     markers: dict[str, float] = {}
+    log_y: bool = True
 
 
 def bars(name: str, title: str, race: Race) -> Chart:

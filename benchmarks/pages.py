@@ -73,7 +73,7 @@ def _plot(chart: Chart) -> str:
         for series in chart.series:
             _add_line(figure, series)
         figure.update_xaxes(title=chart.x, type="log")
-        figure.update_yaxes(title=chart.y, type="log")
+        figure.update_yaxes(title=chart.y, type="log" if chart.log_y else "linear", rangemode="tozero")
         for text, x in chart.markers.items():
             figure.add_vline(x=x, line_dash="dot", annotation_text=text)
     height = 140 + 32 * len(chart.series) if chart.kind == "bars" else 480

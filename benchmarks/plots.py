@@ -46,7 +46,7 @@ def write(chart: Chart, path: Path) -> None:
     """Draw a chart into a file."""
     with mpl.rc_context(_STYLE):
         rows = len(chart.series)
-        figure = Figure(figsize=(8, 1 + 0.28 * rows) if chart.kind == "bars" else (8, 4.5), layout="constrained")
+        figure = Figure(figsize=(8, 1.4 + 0.28 * rows) if chart.kind == "bars" else (8, 4.5), layout="constrained")
         axes = figure.subplots()
         if chart.kind == "bars":
             _bars(axes, chart)
@@ -86,7 +86,8 @@ def _legend(axes: Axes) -> None:
         ("others", _OTHER),
     ):
         axes.bar(0, 0, color=color, label=label)
-    axes.legend(loc="lower right", frameon=False)
+    if isinstance(axes.figure, Figure):
+        axes.figure.legend(loc="outside lower center", ncols=4, frameon=False)
 
 
 def _color(name: str) -> str:
@@ -104,16 +105,18 @@ def _lines(axes: Axes, chart: Chart) -> None:
         errors = list(zip(*_errors(series), strict=True))
         axes.errorbar(x, y, yerr=errors, color=color, marker="o", markersize=4, capsize=2, label=series.name)
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    if chart.log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(_thousands))
         axis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ticks = sorted({point.x for series in chart.series for point in series.points})
     axes.set_xticks(ticks)
     axes.tick_params(which="minor", length=0)
     axes.grid(visible=True, axis="y", color="#e5e7eb")
-    axes.set_ylim(bottom=min(point.y.low for series in chart.series for point in series.points) / 1.5)
+    lowest = min(point.y.low for series in chart.series for point in series.points)
+    axes.set_ylim(bottom=lowest / 1.5 if chart.log_y else 0)
     for text, marked in _grouped(chart.markers):
         axes.axvline(marked, color="#6b7280", linestyle=":")
         axes.annotate(

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from benchmarks.cases import Table
 
 _HERE = Path(__file__).parent
+_REMARKS = "remarks.md"
 _ORDER = ("small", "latency", "fresh", "tls", "large", "scale", "hosts", "engine", "end_to_end")
 # Short enough that everything together stays below a quarter of an hour.
 _OPTIONS = {
+    "small": ["--repeat", "5"],
     "hosts": ["--repeat", "1"],
     "engine": ["--repeat", "3"],
     "end_to_end": ["--repeat", "3"],
@@ -31,14 +33,16 @@ _OPTIONS = {
 _HEAD = """\
 # Results
 
-Made by `python -m benchmarks results` from the JSON of one real run (in `results/`); nothing here is written by hand.
+Made by `python -m benchmarks results` from the JSON of real runs, one for each case (in `results/`). By hand are only
+the remarks, which say what was run more than once, and why.
 
 **Ratios, not absolute figures, carry over to another machine:** contender and origin had a core each, shared with
 whatever else the machine did, and everything went over the loopback. Compare the rows of one table with one another.
-Figures are medians, with the lowest and the highest run in brackets; the contenders took turns.
+Figures are medians, with the lowest and the highest run in brackets; the contenders took turns. The machine was
+shared, which CPU time per request shows least: where rates lie far apart, trust that column.
 
 {about}
-"""
+{remarks}"""
 
 
 class _Document(msgspec.Struct):
@@ -65,7 +69,8 @@ def main(arguments: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
         return 1
     documents = [msgspec.json.decode(file.read_bytes(), type=_Document) for file in files]
     page = given.folder / "RESULTS.md"
-    page.write_text("\n".join(_page(documents, given.folder / "plots")), encoding="utf-8")
+    remarks = (stored / _REMARKS).read_text(encoding="utf-8") if (stored / _REMARKS).exists() else ""
+    page.write_text("\n".join(_page(documents, given.folder / "plots", remarks)), encoding="utf-8")
     sys.stderr.write(f"wrote {page}\n")
     return code
 
@@ -75,15 +80,17 @@ def ordered() -> list[str]:
     return sorted(all_cases(), key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
 
-def _page(documents: Sequence[_Document], folder: Path) -> Iterator[str]:
+def _page(documents: Sequence[_Document], folder: Path, remarks: str) -> Iterator[str]:
     folder.mkdir(exist_ok=True)
     about = documents[0].about
-    told = [f"- {key}: {value}" for key, value in about.items() if key != "date"]
-    yield _HEAD.format(about="\n".join(told))
+    told = [f"- {key}: {value}" for key, value in about.items() if key not in {"date", "cores"}]
+    told.append(f"- cores: {about['cores'].rpartition(', load')[0]}")
+    yield _HEAD.format(about="\n".join(told), remarks=remarks)
     cases = all_cases()
     for document in documents:
         report = document.report
         yield f"## {document.case}\n\n{cases[document.case].goal}\n"
+        yield f"Measured at {document.about['date']}.\n"
         for chart in report.charts:
             plots.write(chart, folder / f"{chart.name}.svg")
             yield f"![{chart.title}](plots/{chart.name}.svg)\n"

@@ -7,6 +7,7 @@
     │   └── StateBusyError       another process is using it                    exit 75
     ├── SourceError          a source that can not be read on
     ├── SinkError            a sink that can not take results
+    ├── LateError            what did not end in time at a shutdown             exit 75
     ├── PlanError            a measurement that makes no sense                  exit 2
     ├── RefusedError         a target of somebody else                          exit 2
     ├── UnreachableError     a target that does not answer at all               exit 3
@@ -109,6 +110,12 @@ class SinkError(FetcherError):
     """A sink can not take results durably."""
 
 
+class LateError(FetcherError):
+    """Something did not end within the shutdown timeout. What it had in hand can be resumed."""
+
+    exit_code = 75
+
+
 class PlanError(FetcherError):
     """What was asked for can not be measured."""
 
@@ -140,9 +147,7 @@ class FetchError(FetcherError):
     request that is not idempotent is only retried if they had not (RFC 9110, section 9.2.2).
     """
 
-    def __init__(
-        self, kind: ErrorKind, message: str, *, sent: bool = True, status: int | None = None
-    ) -> None:
+    def __init__(self, kind: ErrorKind, message: str, *, sent: bool = True, status: int | None = None) -> None:
         """Describe the failure; ``status`` is kept where a response head had arrived."""
         super().__init__(message)
         self.kind = kind

@@ -76,7 +76,7 @@ def _charts(rounds: list[Round], sizes: list[int]) -> list[Chart]:
         series = [
             Series(module, _points(rounds, {_label(module, n): n for n in sizes}, figure)) for module in (_NULL, _REAL)
         ]
-        charts.append(Chart(name, f"A file of N URLs: {y}", "lines", y, series, x="URLs"))
+        charts.append(Chart(name, f"A file of N URLs: {y}", "lines", y, series, x="URLs", log_y=False))
     return charts
 
 

@@ -16,14 +16,16 @@ from rich.console import Console
 
 from fetcher.assembly import Batch
 from fetcher.cli import progress, summary
+from fetcher.cli.text import plain
 from fetcher.config import load
 from fetcher.model import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from fetcher.config import Config
 
+EXIT_CRASH = 1
 EXIT_FAILURES = 3
 EXIT_RESUMABLE = 75
 _WIDTH = 160  # where there is no terminal to ask
@@ -77,28 +79,45 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 async def _run(batch: Batch, console: Console) -> int:
-    with draining_on_signals(batch):
+    def say_draining() -> None:
+        count = len(batch.engine.running)
+        console.print(f"draining: {count:,} requests in flight; interrupt again to end at once")
+
+    with draining_on_signals(batch, say_draining):
         await batch.open()
         try:
             announce(batch, console)
-            finished = await _run_shown(batch, console)
+            await _run_shown(batch, console)
         finally:
             await batch.close()
     console.print(summary.render(batch))
-    if not finished:
-        console.print("interrupted; run the same command again to resume")
+    return _exit_code(batch, console)
+
+
+def _exit_code(batch: Batch, console: Console) -> int:
+    engine = batch.engine
+    for failure in engine.failures:
+        console.print(f"a source could not be read to its end: {plain(str(failure))}")
+    if not engine.finished:
+        why = "mend it and" if engine.failures else "interrupted;"
+        console.print(f"{why} run the same command again to resume")
         return EXIT_RESUMABLE
-    failed = batch.engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
-    return EXIT_FAILURES if batch.config.max_failures.exceeded(failed, batch.engine.added) else 0
+    if not engine.accounted:
+        console.print(
+            f"{engine.added:,} jobs, but not one record for each: this is a fault of fetcher; please report it"
+        )
+        return EXIT_CRASH
+    failed = engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
+    return EXIT_FAILURES if batch.config.max_failures.exceeded(failed, engine.added) else 0
 
 
-async def _run_shown(batch: Batch, console: Console) -> bool:
+async def _run_shown(batch: Batch, console: Console) -> None:
     showing = asyncio.create_task(progress.show(batch, console), name="progress")
     # What was loaded so far lives as long as the process; the collector need not look at it again.
     gc.collect()
     gc.freeze()
     try:
-        return await batch.run()
+        await batch.run()
     finally:
         showing.cancel()
         await asyncio.wait([showing])
@@ -112,12 +131,13 @@ def announce(batch: Batch, console: Console) -> None:
 
 
 @contextlib.contextmanager
-def draining_on_signals(batch: Batch) -> Iterator[None]:
+def draining_on_signals(batch: Batch, announce: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Drain on the first SIGINT or SIGTERM, and die of the second as the signal's default has it."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def first() -> None:
+        announce()
         batch.drain()
         for number in signals:
             loop.remove_signal_handler(number)

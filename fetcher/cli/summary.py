@@ -35,7 +35,9 @@ def render(batch: Batch) -> Group:
 
 def _rows(batch: Batch, engine: Engine, tally: Tally) -> list[tuple[str, str]]:
     counts = "  ".join(f"{outcome.value} {tally.outcomes.get(outcome, 0):,}" for outcome in Outcome)
-    ended = "all accounted for" if engine.finished else f"{engine.left:,} left to resume"
+    ended = "all accounted for" if engine.accounted else f"{engine.left:,} left to resume"
+    if engine.finished and not engine.accounted:
+        ended = f"does not add up: {tally.total:,} records"
     rows = [
         (plain(batch.config.name), f"{engine.added:,} jobs = {counts}  ({ended})"),
         ("time", f"{clock(tally.elapsed)}  {tally.total / max(tally.elapsed, 1e-9):,.0f} jobs/s"),
@@ -45,9 +47,7 @@ def _rows(batch: Batch, engine: Engine, tally: Tally) -> list[tuple[str, str]]:
     if tally.status_classes:
         rows.append(("status", "  ".join(f"{key} {n:,}" for key, n in sorted(tally.status_classes.items()))))
     if tally.latency:
-        rows.append(
-            ("latency", "  ".join(f"p{q * 100:.0f} {seconds(tally.quantile(q))}" for q in _QUANTILES))
-        )
+        rows.append(("latency", "  ".join(f"p{q * 100:.0f} {seconds(tally.quantile(q))}" for q in _QUANTILES)))
     rows.append(("retries", f"{tally.retries:,}"))
     rows.append(("bytes", f"{size(tally.wire_bytes)} received  {size(tally.body_bytes)} of bodies"))
     rows.extend(("output", plain(path)) for path in _outputs(batch))

@@ -13,21 +13,24 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
 from fetcher.engine.feeder import Feeder
 from fetcher.engine.limiter import LimitSettings
-from fetcher.engine.retry import Attempt, RetrySettings, decide
+from fetcher.engine.retry import Attempt, RetrySettings, decide, host_rest
 from fetcher.engine.scheduler import Scheduler
 from fetcher.engine.worker import Worker
+from fetcher.errors import LateError
 from fetcher.interfaces import Lease, Nack, Queue, Sink, Source, Transport
 from fetcher.pipeline.delivery import Delivery
 
 if TYPE_CHECKING:
     from fetcher.engine.scheduler import Demand
+    from fetcher.errors import SourceError
     from fetcher.interfaces import Leased
-    from fetcher.model import Result
+    from fetcher.model import Job, Result
 
 # How often freed room is leased anew, in seconds: rare enough that a lease takes many jobs, often enough that no
 # host runs out of them meanwhile.
@@ -79,6 +82,7 @@ class Engine:
         self._workers: set[asyncio.Task[None]] = set()
         self._nacks: list[Nack] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._want_lease = asyncio.Event()
         self._want_nack = asyncio.Event()
         self._draining = asyncio.Event()
@@ -101,7 +105,7 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                group.create_task(self.delivery.run(), name="delivery")
+                delivering = group.create_task(self.delivery.run(), name="delivery")
                 background = [
                     group.create_task(self._feed(marks), name="feeder"),
                     group.create_task(self._lease_loop(), name="lease loop"),
@@ -112,7 +116,7 @@ class Engine:
                 for task in background:
                     task.cancel()
                 await self._stop_workers()
-                self.delivery.finish()
+                await self._finish_delivery(delivering)
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
         finally:
@@ -134,7 +138,17 @@ class Engine:
     @property
     def finished(self) -> bool:
         """Tell whether every job of every source has ended."""
-        return self.fed and self.left == 0
+        return self.fed and not self.failures and self.left == 0
+
+    @property
+    def accounted(self) -> bool:
+        """Tell whether there is exactly one record for every job: what was put in is what came out."""
+        return self.finished and self.delivery.tally.total == self.added
+
+    @property
+    def failures(self) -> list[SourceError]:
+        """Why sources could not be read to their end."""
+        return self._feeder.failures
 
     @property
     def left(self) -> int:
@@ -246,10 +260,12 @@ class Engine:
         Set by every worker before it fetches or rests; if all are busy when it fires, the next that is not looks.
         """
         wake_at = self.scheduler.wake_at()
-        if self._timer is not None and (wake_at is None or self._timer.when() > wake_at or self._timer.cancelled()):
+        if self._timer is not None and (wake_at is None or self._timer_at > wake_at):
             self._timer.cancel()
             self._timer = None
         if wake_at is not None and self._timer is None:
+            # When it fires is noted here: what uvloop returns for a time that has come does not know.
+            self._timer_at = wake_at
             self._timer = self._loop.call_at(wake_at, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -274,21 +290,24 @@ class Engine:
 
     def _conclude(self, lease: Lease, result: Result, attempt: Attempt | None) -> None:
         """Deliver a result, or give the job back to be tried again."""
-        if attempt is not None:
-            retry = decide(self._retry, attempt, self._random)
-            if retry is not None:
-                job = lease.job
-                job.attempts = result.attempts
-                if job.first_started_at is None and result.started_at is not None:
-                    job.first_started_at = result.started_at.timestamp()
-                if retry.host_delay is not None:
-                    now = self._loop.time()
-                    self._give_back(self.scheduler.rest(job.host, now + retry.host_delay, now))
-                self.retries += 1
-                self._nacks.append(Nack(lease, retry.delay))
-                self._want_nack.set()
-                return
-        self.delivery.add(lease, result)
+        if attempt is None:
+            self.delivery.add(lease, result)
+            return
+        rest = host_rest(self._retry, attempt)
+        if rest is not None:
+            now = self._loop.time()
+            self._give_back(self.scheduler.rest(_asking(result, lease.job), now + rest, now))
+        retry = decide(self._retry, attempt, self._random)
+        if retry is None:
+            self.delivery.add(lease, result)
+            return
+        job = lease.job
+        job.attempts = result.attempts
+        if job.first_started_at is None and result.started_at is not None:
+            job.first_started_at = result.started_at.timestamp()
+        self.retries += 1
+        self._nacks.append(Nack(lease, retry.delay))
+        self._want_nack.set()
 
     # Settling
 
@@ -324,7 +343,7 @@ class Engine:
         self._end_if_finished()
 
     def _end_if_finished(self) -> None:
-        if self.finished:
+        if self.fed and self.left == 0:
             self._draining.set()
 
     # Ending
@@ -341,12 +360,27 @@ class Engine:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
+    async def _finish_delivery(self, delivering: asyncio.Task[None]) -> None:
+        """Let the sinks take what there is, within another shutdown timeout."""
+        self.delivery.finish()
+        await asyncio.wait([delivering], timeout=self._parts.shutdown_timeout)
+        if not delivering.done():
+            late = ", ".join(sorted(self.delivery.writing)) or "the queue"
+            raise LateError(f"{late} did not take the last results in time; their jobs will be fetched again")
+
     async def _return_jobs(self) -> None:
         """Give back what was leased and not ended, so that nobody has to wait for the leases to lapse."""
         await self._flush_nacks()
         if self._held:
             await self._queue.nack([Nack(lease, 0.0) for lease in self._held.values()])
             self._held.clear()
+
+
+def _asking(result: Result, job: Job) -> str:
+    """Return the host that a Retry-After came from: where redirects have led to."""
+    if not result.redirects or result.final_url is None:
+        return job.host
+    return urlsplit(result.final_url).hostname or job.host
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fetcher.errors import SourceError
+from fetcher.interfaces import Chunk
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fetcher.interfaces import Chunk, Queue, Source
+    from fetcher.interfaces import Queue, Source
     from fetcher.model import Job
 
 # Chunks that are put together in one transaction when the queue is slower than the source.
 _MOST_PENDING = 8
+
+
+_Read = Chunk | SourceError | None  # the last is what a source ends with
 
 
 class SourceMark(msgspec.Struct):
@@ -26,7 +32,10 @@ class SourceMark(msgspec.Struct):
 
 
 class Feeder:
-    """Reads every source once, side by side. ``on_put`` is told of every put: jobs read, and jobs added."""
+    """Reads every source once, side by side. ``failures``: why some could not be read to their end.
+
+    ``on_put`` is told of every put: jobs read, and jobs added.
+    """
 
     def __init__(
         self, sources: Sequence[Source], queue: Queue, *, dedupe: bool, on_put: Callable[[int, int], None]
@@ -37,6 +46,7 @@ class Feeder:
         self._on_put = on_put
         self._room = asyncio.Event()
         self._room.set()
+        self.failures: list[SourceError] = []
 
     def set_backlog(self, unfinished: int) -> None:
         """Pause reading while the queue holds as many jobs as it can with ease."""
@@ -55,36 +65,45 @@ class Feeder:
                     group.create_task(self._feed(index, source, mark.position), name=f"source {index}")
 
     async def _feed(self, index: int, source: Source, position: str | None) -> None:
-        read: asyncio.Queue[Chunk | None] = asyncio.Queue(_MOST_PENDING)
+        read: asyncio.Queue[_Read] = asyncio.Queue(_MOST_PENDING)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(source, position, read), name=f"read {index}")
+            end: _Read = None
             ended = False
             while not ended:
                 # Everything that was read while the last put was under way goes into one.
                 items = [await read.get()]
                 while not read.empty():
                     items.append(read.get_nowait())
-                ended = items[-1] is None
-                chunks = [chunk for chunk in items if chunk is not None]
-                if chunks:
+                end = items[-1]
+                ended = not isinstance(end, Chunk)
+                if chunks := [item for item in items if isinstance(item, Chunk)]:
                     await self._put(index, chunks)
-        await self._queue.put([], {f"source:{index}": _mark(SourceMark(done=True))})
+        if isinstance(end, SourceError):
+            # It must not keep the other sources from their end, nor this one from going on when it is mended.
+            self.failures.append(end)
+        else:
+            await self._queue.put([], {f"source:{index}": _mark(SourceMark(done=True))})
 
-    async def _read(self, source: Source, position: str | None, read: asyncio.Queue[Chunk | None]) -> None:
-        async with aclosing(source.read(position)) as chunks:
-            async for chunk in chunks:
-                await read.put(chunk)
-                await self._room.wait()
-        await read.put(None)
+    async def _read(self, source: Source, position: str | None, read: asyncio.Queue[_Read]) -> None:
+        end: SourceError | None = None
+        try:
+            async with aclosing(source.read(position)) as chunks:
+                async for chunk in chunks:
+                    await read.put(chunk)
+                    await self._room.wait()
+        except SourceError as error:
+            end = error
+        await read.put(end)
 
     async def _put(self, index: int, chunks: Sequence[Chunk]) -> None:
         jobs = [job for chunk in chunks for job in chunk.jobs]
         for job in jobs:
             job.id = f"{index}-{job.id}"
-            if self._dedupe and job.rejected is None:
-                job.key = job.key or _default_key(job)
-            else:
+            if job.rejected is not None:
                 job.key = None
+            elif self._dedupe and job.key is None:
+                job.key = _default_key(job)
         mark = SourceMark(position=chunks[-1].position)
         added = await self._queue.put(jobs, {f"source:{index}": _mark(mark)})
         self._on_put(len(jobs), added)

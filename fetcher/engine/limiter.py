@@ -67,8 +67,11 @@ def _lookup(hosts: Mapping[str, HostLimits], default: HostLimits) -> Callable[[s
 def next_start(previous: float, now: float, limits: HostLimits) -> float:
     """Return when the host may be asked again, if it is asked now and ``previous`` was the answer before.
 
-    This is the generic cell rate algorithm (ITU-T I.371) with a small tolerance.
+    This is the generic cell rate algorithm (ITU-T I.371) with a small tolerance for starts that come late. A host
+    that was not asked for longer begins anew: it has saved nothing up for a burst.
     """
     interval = limits.interval
+    if now - previous > max(CATCH_UP, interval):
+        return now + interval
     tolerance = 0.0 if limits.delay else min(CATCH_UP, interval)
     return max(previous, now - tolerance) + interval

@@ -66,14 +66,18 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Try again after ``delay`` seconds. ``host_delay``: the whole host asked for this much rest."""
+    """Try again after ``delay`` seconds."""
 
     delay: float
-    host_delay: float | None = None
+
+
+def host_rest(policy: RetrySettings, attempt: Attempt) -> float | None:
+    """Return for how many seconds the whole host asked to be left alone, whether or not this job is tried again."""
+    return None if attempt.retry_after is None else min(attempt.retry_after, policy.max_retry_after)
 
 
 def decide(policy: RetrySettings, attempt: Attempt, random: Callable[[], float]) -> Retry | None:
-    """Return when to try again, or None if the attempt was the last.
+    """Return in how many seconds to try again, or None if the attempt was the last.
 
     The delay is "full jitter": uniform between 0 and an exponentially growing bound, which spreads out jobs that
     failed together (Brooker, "Exponential Backoff And Jitter", 2015). A Retry-After is the least that is waited.
@@ -82,14 +86,8 @@ def decide(policy: RetrySettings, attempt: Attempt, random: Callable[[], float])
         return None
     # 2**n with a large n would overflow a float long before it matters.
     bound = min(policy.max_backoff, policy.backoff * 2 ** min(attempt.number - 1, 30))
-    delay = bound * random()
-    host_delay = None
-    if attempt.retry_after is not None:
-        host_delay = min(attempt.retry_after, policy.max_retry_after)
-        delay += host_delay
-    if attempt.age + delay > policy.deadline:
-        return None
-    return Retry(delay, host_delay)
+    delay = bound * random() + (host_rest(policy, attempt) or 0.0)
+    return None if attempt.age + delay > policy.deadline else Retry(delay)
 
 
 def _retryable(policy: RetrySettings, attempt: Attempt) -> bool:

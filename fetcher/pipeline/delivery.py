@@ -46,7 +46,10 @@ def _unless_failed(mark: str | BaseException | None) -> str | None:
 
 
 class Delivery:
-    """Takes results from workers and sees them through. ``on_settled`` is told which leases have ended."""
+    """Takes results from workers and sees them through. ``on_settled`` is told which leases have ended.
+
+    ``writing`` names the sinks that are at work on a batch.
+    """
 
     def __init__(
         self, queue: Queue, sinks: Mapping[str, Sink], on_settled: Callable[[Sequence[Lease], int], None]
@@ -58,6 +61,7 @@ class Delivery:
             size=BATCH_SIZE, size_bytes=BATCH_BYTES, linger=LINGER, weigh=_weight
         )
         self.tally = Tally()
+        self.writing: set[str] = set()
         self._earlier = 0.0
         self._started = 0.0
 
@@ -102,15 +106,19 @@ class Delivery:
             self._on_settled(leases, len(leases) - refused)
 
     async def _write(self, results: Sequence[Result]) -> dict[str, str]:
-        if len(self._sinks) == 1:
-            ((name, sink),) = self._sinks.items()
-            written = {name: await sink.write(results)}
-        else:
-            # All of them have ended before a failure is raised: nobody may close a sink that is still writing.
-            writes = (sink.write(results) for sink in self._sinks.values())
-            marks = await asyncio.gather(*writes, return_exceptions=True)
-            written = {name: _unless_failed(mark) for name, mark in zip(self._sinks, marks, strict=True)}
+        # All of them have ended before a failure is raised: nobody may close a sink that is still writing.
+        marks = await asyncio.gather(
+            *(self._write_to(name, results) for name in self._sinks), return_exceptions=len(self._sinks) > 1
+        )
+        written = {name: _unless_failed(mark) for name, mark in zip(self._sinks, marks, strict=True)}
         return {name: mark for name, mark in written.items() if mark is not None}
+
+    async def _write_to(self, name: str, results: Sequence[Result]) -> str | None:
+        self.writing.add(name)
+        try:
+            return await self._sinks[name].write(results)
+        finally:
+            self.writing.discard(name)
 
     def finish(self) -> None:
         """Let ``run`` end once everything that was added is delivered."""

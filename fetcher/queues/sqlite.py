@@ -158,7 +158,9 @@ class SqliteQueue:
 
     async def lease(self, limit: int, per_host: int, room: Mapping[str, int]) -> Leased:
         """Lease ready jobs of hosts that have room."""
-        return await self._run(self._lease, limit, per_host, room)
+        # Whether a lease has lapsed is judged by the time of this call. If the process is stopped before it is
+        # carried out, its owner has had no chance to renew.
+        return await self._run(self._lease, limit, per_host, room, self._clock())
 
     async def ack(self, acks: Sequence[Ack], marks: Mapping[str, str]) -> int:
         """End jobs, store marks, and return how many leases were refused."""
@@ -258,10 +260,10 @@ class SqliteQueue:
                 fresh.append(job)
         return fresh
 
-    def _lease(self, limit: int, per_host: int, room: Mapping[str, int]) -> Leased:
+    def _lease(self, limit: int, per_host: int, room: Mapping[str, int], asked_at: float) -> Leased:
         db = self._connection()
         db.execute("BEGIN IMMEDIATE")
-        lapsed = self._reclaim(db, limit)
+        lapsed = self._reclaim(db, limit, asked_at)
         db.execute("DELETE FROM room")
         db.execute("INSERT INTO room SELECT key, value FROM json_each(?)", (_json(room),))
         lanes, takes = self._shares(db, limit, per_host)
@@ -296,10 +298,10 @@ class SqliteQueue:
                 return lanes, takes
             most *= 4
 
-    def _reclaim(self, db: sqlite3.Connection, limit: int) -> list[int]:
+    def _reclaim(self, db: sqlite3.Connection, limit: int, asked_at: float) -> list[int]:
         """Put back what is due, and what was leased and not heard of again; return the latter."""
         now = self._now()
-        lapsed = [seq for seq, _ in self._leases.lapsed(self._clock())]
+        lapsed = [seq for seq, _ in self._leases.lapsed(asked_at)]
         if lapsed:
             db.execute(_DELAY, (_json([(seq, now) for seq in lapsed]),))
         # Somewhat more than can be leased, so that a host without room does not hide those behind it for long.

@@ -85,10 +85,7 @@ def test_a_file_of_somebody_else_is_not_touched(fetcher, tmp_path, origin):
     )
     assert (tmp_path / "out.jsonl").read_text() == "precious\n"
     assert (
-        fetcher(
-            "run", "batch.yaml", "-s", "sinks.0={type: file, path: out.jsonl, if_exists: append}"
-        ).returncode
-        == 0
+        fetcher("run", "batch.yaml", "-s", "sinks.0={type: file, path: out.jsonl, if_exists: append}").returncode == 0
     )
     assert (tmp_path / "out.jsonl").read_text().startswith("precious\n{")
     assert fetcher("run", "batch.yaml", "--fresh").returncode == 0
@@ -173,6 +170,35 @@ def test_the_first_url_of_a_slow_pipe_is_fetched_before_the_pipe_ends(fetcher, t
         run.stdin.close()
         assert run.stdout.read() == ""
     assert run.returncode == 0
+
+
+def test_a_fast_rate_is_held_and_ends(fetcher, tmp_path, origin):
+    write(
+        tmp_path,
+        f"sources: ['{origin.url}/bytes/1?i={{1..300}}']\nsinks: [out.jsonl]\nlimits: {{per_host: {{rate: 500/s}}}}\n",
+    )
+    done = fetcher("run", "batch.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "300 jobs = ok 300" in done.stderr
+
+
+def test_a_source_that_breaks_off_does_not_stop_the_others(fetcher, tmp_path, origin):
+    rows = "".join(f"{origin.url}/bytes/1?row={n}\n" for n in range(20_000))
+    (tmp_path / "urls.txt.gz").write_bytes(gzip.compress(rows.encode())[:-20_000])
+    write(tmp_path, f"sources: [urls.txt.gz, '{origin.url}/bytes/1?i={{1..200}}']\nsinks: [out.jsonl]\nbody: none\n")
+    done = fetcher("run", "batch.yaml")
+    assert done.returncode == 75
+    assert "a source could not be read to its end: urls.txt.gz" in done.stderr
+    assert "mend it and run the same command again to resume" in done.stderr
+    found = lines(tmp_path / "out.jsonl")
+    assert sum("?i=" in record["url"] for record in found) == 200
+    assert sum("?row=" in record["url"] for record in found) > 0
+
+
+def test_an_own_key_is_fetched_once(fetcher, tmp_path, origin):
+    (tmp_path / "urls.csv").write_text(f"url,id\n{origin.url}/bytes/1,a\n{origin.url}/bytes/2,a\n")
+    write(tmp_path, "sources: [{type: file, path: urls.csv, key: id}]\nsinks: [out.jsonl]\n")
+    assert "1 jobs = ok 1" in fetcher("run", "batch.yaml").stderr
 
 
 def test_dedupe_fetches_a_url_once(fetcher, tmp_path, origin):

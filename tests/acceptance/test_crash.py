@@ -117,9 +117,7 @@ def test_a_signal_drains_records_what_was_fetched_and_can_be_resumed(tmp_path, n
 def test_a_second_signal_ends_it_at_once(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{{1..10}}"
-        (tmp_path / "batch.yaml").write_text(
-            f"sources: ['{url}']\nsinks: [out.jsonl]\nshutdown_timeout: 1h\n"
-        )
+        (tmp_path / "batch.yaml").write_text(f"sources: ['{url}']\nsinks: [out.jsonl]\nshutdown_timeout: 1h\n")
         run = start(tmp_path)
         connection, _ = server.accept()
         with connection:
@@ -144,3 +142,20 @@ def wait_for_file(path, run, size=0):
 
 def wait_for_records(folder, run):
     wait_for_file(folder / "out.jsonl", run, size=100_000)
+
+
+def test_a_stop_longer_than_the_lease_duplicates_nothing(tmp_path):
+    """F83: leases that lapsed while the process was stopped are renewed before anything is leased anew."""
+    with origin_process(access_log=tmp_path / "access.jsonl") as origin:
+        urls = write_batch(tmp_path, origin.port)
+        with (tmp_path / "batch.yaml").open("a") as config:
+            config.write("queue: {type: sqlite, lease: 1s}\n")
+        run = start(tmp_path)
+        for _ in range(2):
+            wait_for_records(tmp_path, run)
+            run.send_signal(signal.SIGSTOP)
+            time.sleep(2.2)  # this is what is tested: time that passes while nothing runs
+            run.send_signal(signal.SIGCONT)
+        _, said = run.communicate(timeout=60)
+        assert run.returncode == 0, said
+    reconcile(tmp_path, urls, origin.log_lines())

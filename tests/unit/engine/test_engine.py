@@ -55,17 +55,14 @@ class ListSource:
 
 def jobs(count, hosts=5, **fields):
     return [
-        Job(id=str(n), url=f"http://h{n % hosts}.test/{n}", host=f"h{n % hosts}.test", **fields)
-        for n in range(count)
+        Job(id=str(n), url=f"http://h{n % hosts}.test/{n}", host=f"h{n % hosts}.test", **fields) for n in range(count)
     ]
 
 
 class Bench:
     """An engine and what it is made of."""
 
-    def __init__(
-        self, source, *, respond=None, gate=None, queue=None, sink=None, limits=None, retry=NO_WAIT, **parts
-    ):
+    def __init__(self, source, *, respond=None, gate=None, queue=None, sink=None, limits=None, retry=NO_WAIT, **parts):
         self.queue = queue or MemoryQueue()
         self.transport = MockTransport(respond, gate=gate)
         self.sink = sink or MemorySink()
@@ -93,9 +90,7 @@ class Bench:
 
     @property
     def ids(self):
-        return sorted(
-            (result.job_id for result in self.sink.results), key=lambda name: int(name.split("-")[1])
-        )
+        return sorted((result.job_id for result in self.sink.results), key=lambda name: int(name.split("-")[1]))
 
 
 async def until(condition):
@@ -229,9 +224,7 @@ async def test_the_last_failure_is_the_record():
 
 
 async def test_a_rejected_row_is_skipped_and_never_fetched():
-    rejected = [
-        Job(id=f"{n}", url="", host="", rejected=Rejection(ErrorKind.INVALID_URL, "no")) for n in range(200)
-    ]
+    rejected = [Job(id=f"{n}", url="", host="", rejected=Rejection(ErrorKind.INVALID_URL, "no")) for n in range(200)]
     bench = Bench([ListSource(rejected), ListSource(jobs(5))])
     await bench.run()
     assert Counter(result.outcome for result in bench.sink.results) == {Outcome.SKIPPED: 200, Outcome.OK: 5}
@@ -239,9 +232,7 @@ async def test_a_rejected_row_is_skipped_and_never_fetched():
     assert bench.engine.finished
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("x"), asyncio.CancelledError(), TimeoutError(), RecursionError("deep")]
-)
+@pytest.mark.parametrize("error", [ValueError("x"), asyncio.CancelledError(), TimeoutError(), RecursionError("deep")])
 async def test_a_transport_that_fails_in_its_own_way_costs_one_job(error):
     def respond(job):
         if job.id == "0-3":
@@ -484,9 +475,13 @@ async def failing(bench, error, match):
             await bench.run()
 
 
-async def test_a_source_that_dies_stops_the_run_with_its_reason():
-    bench = Bench(ListSource(jobs(5), failing=SourceError("vanished")), gate=asyncio.Event())
-    await failing(bench, SourceError, "vanished")
+async def test_a_source_that_dies_is_heard_of_and_stops_neither_its_jobs_nor_other_sources():
+    bench = Bench(ListSource(jobs(5), failing=SourceError("vanished")))
+    async with asyncio.timeout(10):
+        await bench.run()
+    assert [str(failure) for failure in bench.engine.failures] == ["vanished"]
+    assert bench.engine.done == 5
+    assert not bench.engine.finished
 
 
 async def test_a_sink_that_dies_stops_the_run_and_nothing_is_acknowledged():

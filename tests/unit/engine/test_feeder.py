@@ -177,21 +177,21 @@ async def test_a_cut_at_any_put_neither_loses_nor_repeats_a_job():
 
 async def test_a_source_that_fails_is_heard_of_and_what_it_gave_is_kept_up_to_a_position():
     queue = Recorder()
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await feeder([Source(3, failing=SourceError("gone"))], queue).run({})
-    assert caught.group_contains(SourceError, match="gone")
+    broken = feeder([Source(3, failing=SourceError("gone"))], queue)
+    await broken.run({})
+    assert [str(failure) for failure in broken.failures] == ["gone"]
     await feeder([Source(3)], queue).run(await queue.open())
     assert [name for names, _ in queue.calls for name in names] == ["0-0", "0-1", "0-2"]
 
 
-async def test_keys_are_what_was_asked_if_duplicates_are_to_go():
+async def test_keys_are_those_given_and_what_was_asked_if_duplicates_are_to_go():
     class Mixed(Source):
         async def read(self, position):
             no = Rejection(ErrorKind.INVALID_URL, "no")
             yield Chunk([job(1), job(1), job(1, method="POST"), job(1, body=b"x"), job(1, body=b"y")], "1")
             yield Chunk([job(1, key="own"), job(2, key="own"), job(1, rejected=no), job(1, rejected=no)], "2")
 
-    for dedupe, fresh in ((True, 7), (False, 9)):
+    for dedupe, fresh in ((True, 7), (False, 8)):
         queue = Recorder()
         await feeder([Mixed()], queue, dedupe=dedupe).run({})
         counts = await queue.counts()

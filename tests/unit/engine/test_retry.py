@@ -16,6 +16,7 @@ from fetcher.engine.retry import (
     Retry,
     RetrySettings,
     decide,
+    host_rest,
     parse_retry_after,
 )
 from fetcher.errors import ErrorKind
@@ -105,12 +106,20 @@ def test_what_is_not_idempotent_is_sent_again_only_if_nothing_had_left():
 
 
 def test_retry_after_is_the_least_that_is_waited_and_is_asked_of_the_host():
-    assert decide(POLICY, attempt(retry_after=7.0), low) == Retry(7.0, 7.0)
-    assert decide(POLICY, attempt(retry_after=7.0), high) == Retry(7.5, 7.0)
-    assert decide(POLICY, attempt(retry_after=0.0), low) == Retry(0.0, 0.0)
-    assert decide(POLICY, attempt(retry_after=1e12), low) == Retry(120.0, 120.0)
-    assert decide(POLICY, attempt(retry_after=float("inf")), low) == Retry(120.0, 120.0)
-    assert decide(RetrySettings(max_retry_after="5s"), attempt(retry_after=9.0), low) == Retry(5.0, 5.0)
+    assert decide(POLICY, attempt(retry_after=7.0), low) == Retry(7.0)
+    assert decide(POLICY, attempt(retry_after=7.0), high) == Retry(7.5)
+    assert decide(POLICY, attempt(retry_after=0.0), low) == Retry(0.0)
+    assert decide(POLICY, attempt(retry_after=1e12), low) == Retry(120.0)
+    assert decide(POLICY, attempt(retry_after=float("inf")), low) == Retry(120.0)
+    assert decide(RetrySettings(max_retry_after="5s"), attempt(retry_after=9.0), low) == Retry(5.0)
+
+
+def test_the_host_rests_whether_or_not_the_job_is_tried_again():
+    last = attempt(number=POLICY.attempts, retry_after=7.0)
+    assert decide(POLICY, last, low) is None
+    assert host_rest(POLICY, last) == 7.0
+    assert host_rest(POLICY, attempt(retry_after=1e12)) == 120.0
+    assert host_rest(POLICY, attempt()) is None
 
 
 @pytest.mark.parametrize(
