@@ -30,9 +30,9 @@ crash: $(VENV)/.dev   ## kill runs RUNS times at random moments and reconcile
 	CRASHES=$(RUNS) $(BIN)/python -m pytest tests/acceptance/test_crash.py
 
 bench: $(VENV)/.dev   ## measure against blocking sockets and peers, in short (python -m benchmarks has more)
-	$(BIN)/python -m benchmarks small --repeat 2 --requests 5000
+	$(BIN)/python -m benchmarks small --repeat 2
 	$(BIN)/python -m benchmarks latency --repeat 1 --requests 5000
-	$(BIN)/python -m benchmarks scale --requests 200000
+	$(BIN)/python -m benchmarks scale
 
 clean:   ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

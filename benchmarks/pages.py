@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from math import log10
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
@@ -75,7 +76,9 @@ def _plot(chart: Chart) -> str:
         figure.update_xaxes(title=chart.x, type="log")
         figure.update_yaxes(title=chart.y, type="log" if chart.log_y else "linear", rangemode="tozero")
         for text, x in chart.markers.items():
-            figure.add_vline(x=x, line_dash="dot", annotation_text=text)
+            figure.add_vline(x=x, line_dash="dot")
+            # On a logarithmic axis an annotation, unlike a line, is placed by the exponent.
+            figure.add_annotation(x=log10(x), y=0, yref="paper", text=text, showarrow=False, xanchor="left")
     height = 140 + 32 * len(chart.series) if chart.kind == "bars" else 480
     figure.update_layout(title=chart.title, height=height, template="plotly_white", margin={"l": 10, "r": 10})
     return str(figure.to_html(include_plotlyjs=False, include_mathjax=False, full_html=False, config=_FIELDS))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
 from fetcher.config import fingerprint
+from fetcher.config.model import sink_fingerprints
 from fetcher.engine.engine import Engine, Parts
-from fetcher.errors import ConfigError
+from fetcher.errors import ConfigError, StateBusyError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from fetcher.interfaces import Queue, Sink, Source, Transport
 
 _FINGERPRINT = "fingerprint"
+_SINKS = "sinks"
 _FINISHED = "finished"
 
 
@@ -33,8 +36,7 @@ class Batch:
         self._sources: list[Source] = [_built(source) for source in config.sources]
         self._queue: Queue = _built(config.queue)
         self._sinks: dict[str, Sink] = {
-            f"sink:{index}": _built(_replacing(sink) if fresh else sink)
-            for index, sink in enumerate(config.sinks)
+            f"sink:{index}": _built(_replacing(sink) if fresh else sink) for index, sink in enumerate(config.sinks)
         }
         http: Any = config.http
         transport: Any = http.build(config.request, config.body)
@@ -87,27 +89,56 @@ class Batch:
         await self._queue.close()
 
     async def _begin_or_resume(self) -> None:
-        stored = self._marks.get(_FINGERPRINT)
-        current = fingerprint(self.config)
-        if stored is not None and not self._fresh and _FINISHED not in self._marks:
-            if stored != current:
-                raise ConfigError(
-                    f"the sources of {self.config.name!r} are not those with which its unfinished run began; "
-                    "put them back to resume it, or start over with --fresh"
-                )
+        current = {_FINGERPRINT: fingerprint(self.config), _SINKS: json.dumps(sink_fingerprints(self.config))}
+        if _FINGERPRINT in self._marks and _FINISHED not in self._marks and not self._fresh:
+            self._refuse_others(current)
+            for name, sink in self._sinks.items():
+                await sink.check(self._marks.get(name), resume=True)
             self.resumed = True
             return
         await self._start_over()
-        self._marks = {_FINGERPRINT: current}
+        self._marks = current
         await self._queue.put([], self._marks)
 
+    def _refuse_others(self, current: Mapping[str, str]) -> None:
+        """Refuse to go on with other sources, whose jobs would mix, or other sinks, which would have but a part."""
+        for name, what in ((_FINGERPRINT, "sources"), (_SINKS, "sinks")):
+            if self._marks.get(name) != current[name]:
+                raise ConfigError(
+                    f"the {what} of {self.config.name!r} are not those with which its unfinished run began; "
+                    "put them back to resume it, or start over with --fresh"
+                )
+
     async def _start_over(self) -> None:
-        """Forget an earlier run, and delete what it wrote."""
+        """Forget an earlier run, and delete what it wrote to the sinks that there still are."""
+        earlier = self._earlier_marks()
         for name, sink in self._sinks.items():
-            if name in self._marks:
-                await sink.discard(self._marks[name])
+            try:
+                await sink.check(earlier.get(name), resume=False)
+            except StateBusyError:
+                raise
+            except StateError:
+                if not self._fresh or name not in earlier:
+                    raise
+                # It is no longer what the earlier run left: whatever it is, it was there before this run.
+                del earlier[name]
+                await sink.check(None, resume=False)
+        # Not before all of them are known to be usable; and the marks go last, by which what is left is known as ours.
+        for name, mark in earlier.items():
+            await self._sinks[name].discard(mark)
         if self._marks:
             await self._queue.clear()
+
+    def _earlier_marks(self) -> dict[str, str]:
+        """Return the marks of those sinks that an earlier run had too, in whatever order."""
+        before = json.loads(self._marks.get(_SINKS, "[]"))
+        indexes = {output: index for index, output in enumerate(before)}
+        marks = {
+            name: self._marks.get(f"sink:{indexes[output]}")
+            for name, output in zip(self._sinks, sink_fingerprints(self.config), strict=True)
+            if output in indexes
+        }
+        return {name: mark for name, mark in marks.items() if mark is not None}
 
 
 def _built(part: Any) -> Any:

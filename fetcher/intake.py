@@ -44,11 +44,14 @@ _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 # A user and password before the host. A password that was not percent-encoded may itself contain / ? or #, so
 # that what looks like the port of another host is taken for a password unless it is a number.
 _USERINFO = re.compile(r"(//|^(?![A-Za-z][A-Za-z0-9+.-]*://))(?:[^/?#]*|[^@/?#:]*:(?!\d+[/?#])[^@]*)@")
-_FRAMING = frozenset(
-    {"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"}
-)
+FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"})
+"""Header fields that belong to the connection; a request that could set them could hide another in itself."""
+# No DNS name has these, and nobody means them: percent-escapes and spaces of a host are not decoded (RFC 9110,
+# section 4.2.3, and what browsers refuse).
+_BAD_HOST = re.compile(r"[\x00-\x20\x7f\"#%/<>?@\[\\\]^`{|}]")
 _MAX_PORT = 65_535
 _MAX_HOST = 253
+_MAX_LABEL = 63
 _SHOWN = 200
 _SEARCHED = 2_048  # of a rejected row; bounds what the masking can cost
 
@@ -100,26 +103,27 @@ def job_from_mapping(job_id: str, row: Mapping[str, Any]) -> Job:
 def rejected_job(job_id: str, shown: str, error: RowError, meta: dict[str, Any] | None = None) -> Job:
     """Build the job of a row that can not be fetched; it will end as ``skipped`` with this reason."""
     text = shown[:_SEARCHED].encode("utf-8", "backslashreplace").decode()
-    text = _USERINFO.sub(r"\1***@", text, count=1)
+    text = mask_userinfo(text)
     text = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return Job(id=job_id, url=text, host="", meta=meta, rejected=Rejection(error.kind, str(error)))
+
+
+def mask_userinfo(text: str) -> str:
+    """Return a URL, or what was meant as one, with a user and password in it replaced: ``http://***@host/``."""
+    # Only what ends at an @ can match, so that a long text without one behind it costs one look.
+    end = text.rfind("@") + 1
+    return _USERINFO.sub(r"\1***@", text[:end], count=1) + text[end:] if end else text
 
 
 def check_headers(headers: Mapping[str, str]) -> list[Header]:
     """Return headers that are safe to send; raises RowError for what could split or reframe a request."""
     for name, value in headers.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise RowError(
-                ErrorKind.INVALID_ROW, f"header name {name!r} is not a token (RFC 9110, section 5.1)"
-            )
-        if name.lower() in _FRAMING:
-            raise RowError(
-                ErrorKind.INVALID_ROW, f"header {name!r} belongs to the connection and can not be set"
-            )
+            raise RowError(ErrorKind.INVALID_ROW, f"header name {name!r} is not a token (RFC 9110, section 5.1)")
+        if name.lower() in FRAMING:
+            raise RowError(ErrorKind.INVALID_ROW, f"header {name!r} belongs to the connection and can not be set")
         if not isinstance(value, str):
-            raise RowError(
-                ErrorKind.INVALID_ROW, f"the value of header {name!r} is not text; put it in quotes"
-            )
+            raise RowError(ErrorKind.INVALID_ROW, f"the value of header {name!r} is not text; put it in quotes")
         if _BAD_IN_VALUE.search(value):
             raise RowError(
                 ErrorKind.INVALID_ROW,
@@ -144,9 +148,7 @@ def check_text(name: str, value: object) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise RowError(
-            ErrorKind.INVALID_ROW, f"{name} contains a lone surrogate, which UTF-8 can not write"
-        ) from error
+        raise RowError(ErrorKind.INVALID_ROW, f"{name} contains a lone surrogate, which UTF-8 can not write") from error
     return value
 
 
@@ -255,12 +257,18 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
         raise RowError(ErrorKind.UNSUPPORTED_SCHEME, f"nothing here fetches {parsed.scheme}: URLs")
     if not host or not port:
         raise RowError(ErrorKind.INVALID_URL, "has no host" if not host else "has no usable port")
-    if len(host) > _MAX_HOST or any(not 0 < len(label) <= 63 for label in host.rstrip(".").split(".")):  # noqa: PLR2004
-        raise RowError(
-            ErrorKind.INVALID_URL, "a label of its host is empty or longer than 63 characters (RFC 1035)"
-        )
+    _check_host(host)
     if parsed.raw_user is None and parsed.raw_password is None:
         return parsed.with_fragment(None), None
     credentials = unquote_to_bytes(parsed.raw_user or "") + b":" + unquote_to_bytes(parsed.raw_password or "")
     header = ("Authorization", "Basic " + b64encode(credentials).decode("ascii"))
     return parsed.with_user(None).with_fragment(None), header
+
+
+def _check_host(host: str) -> None:
+    if ":" in host:  # IPv6, which yarl has read
+        return
+    if bad := _BAD_HOST.search(host):
+        raise RowError(ErrorKind.INVALID_URL, f"its host contains {bad[0]!r}")
+    if len(host) > _MAX_HOST or any(not 0 < len(label) <= _MAX_LABEL for label in host.rstrip(".").split(".")):
+        raise RowError(ErrorKind.INVALID_URL, "a label of its host is empty or longer than 63 characters (RFC 1035)")

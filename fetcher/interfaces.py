@@ -9,6 +9,7 @@ Everything here runs on one event loop. Unless a method says otherwise, it is ca
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -164,9 +165,10 @@ class Transport(Protocol):
         """Get ready; raises ConfigError if a setting turns out to be unusable."""
         ...
 
-    async def fetch(self, job: Job) -> Response:
+    async def fetch(self, job: Job, within: float = inf) -> Response:
         """Fetch one job, whatever its status. Raises FetchError if there is no trustworthy response.
 
+        ``within`` is how many seconds are left of the job's own deadline; kind ``deadline`` if they are not enough.
         A cancelled fetch leaves nothing behind: no open socket that is not reusable, no task.
         """
         ...
@@ -189,14 +191,31 @@ class Format(Protocol):
 
 
 class Sink(Protocol):
-    """Where results go. It is handed batches one at a time and neither retries, nor batches, nor counts."""
+    """Where results go. It is handed batches one at a time and neither retries, nor batches, nor counts.
+
+    To resume, a batch calls ``check`` and ``open`` with the last mark. To start, ``check`` and ``open`` with None. To
+    start over, ``check`` with the mark of the earlier run, ``discard`` with the same, and ``open`` with None.
+    """
+
+    async def check(self, mark: str | None, *, resume: bool) -> None:
+        """Prove that what comes next will succeed, and change nothing that is there.
+
+        Every sink is checked before the first one is opened or discards anything. Raises ConfigError if the output
+        can not be used, StateBusyError if another run is using it, StateError if it is not as ``mark`` says.
+        A mark is only ever given to a sink of the type, path and format that it was taken from.
+        """
+        ...
+
+    async def discard(self, mark: str) -> None:
+        """Delete what an earlier run of this batch wrote up to ``mark``, and nothing that others wrote."""
+        ...
 
     async def open(self, mark: str | None) -> str | None:
         """Get ready to go on after ``mark``, dropping what was written after it; None means from the start.
 
         Return the mark that now holds, if this sink has marks: it is committed before the first record, so that
-        what is written and never acknowledged is known as this batch's own. Raises ConfigError if the output can
-        not be used. Called before the first fetch.
+        what is written and never acknowledged is known as this batch's own. Raises what ``check`` raises. Called
+        before the first fetch.
         """
         ...
 
@@ -205,10 +224,6 @@ class Sink(Protocol):
 
         The same results may be written again after a crash. Raises SinkError if they were not accepted.
         """
-        ...
-
-    async def discard(self, mark: str) -> None:
-        """Delete what an earlier run of this batch wrote up to ``mark``. Called before ``open``, to start over."""
         ...
 
     async def close(self) -> None:

@@ -15,6 +15,8 @@ import msgspec
 from fetcher.errors import ErrorKind
 
 SCHEMA_VERSION = 1
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""Methods that may be sent again though bytes of a first request have left (RFC 9110, section 9.2.2)."""
 
 
 class Outcome(StrEnum):
@@ -59,7 +61,10 @@ class Job(msgspec.Struct, omit_defaults=True):
 
 
 class Timings(msgspec.Struct):
-    """Seconds spent in each phase; None where the phase did not happen (a reused connection has no dns)."""
+    """Seconds spent in each phase of the last hop; what the redirects before it took is not in them.
+
+    None where the phase did not happen (a reused connection has no dns).
+    """
 
     dns: float | None = None
     connect: float | None = None
@@ -76,7 +81,10 @@ class Redirect(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct):
-    """What a transport brings back: the last answer, and how it was reached."""
+    """What a transport brings back: the last answer, and how it was reached.
+
+    ``method`` is that of the last hop (a redirect may turn POST into GET), and so are the ``timings``.
+    """
 
     status: int
     method: str
@@ -99,7 +107,9 @@ class Result(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The record of one job, in the order in which its fields are written. Absent means null.
 
     Durations are in seconds, sizes in bytes. ``queue_s`` is the time between the lease of the job and the start
-    of the exchange. ``body_size`` counts decoded bytes, ``wire_size`` those that travelled.
+    of the exchange. ``dns_s``, ``connect_s``, ``tls_s`` and ``first_byte_s`` are those of the last hop, ``total_s``
+    covers all hops, redirects included; ``method`` is what the last hop was made with. ``body_size`` counts decoded
+    bytes, ``wire_size`` those that travelled.
     """
 
     schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from math import inf
 from typing import TYPE_CHECKING
 
 from fetcher.errors import SinkError
@@ -52,7 +53,7 @@ class MockTransport:
         """Note that it was closed."""
         self.is_open = False
 
-    async def fetch(self, job: Job) -> Response:
+    async def fetch(self, job: Job, within: float = inf) -> Response:  # noqa: ARG002  it takes no time
         """Answer one job; wait for ``gate`` first if there is one."""
         self.jobs.append(job)
         self.in_flight += 1
@@ -74,7 +75,7 @@ class NullTransport:
     async def close(self) -> None:
         """Do nothing."""
 
-    async def fetch(self, job: Job) -> Response:
+    async def fetch(self, job: Job, within: float = inf) -> Response:  # noqa: ARG002  it takes no time
         """Answer 200 without a body."""
         return Response(200, "GET", job.url, [])
 

@@ -33,14 +33,34 @@ app = cyclopts.App(
     result_action="return_value",
     exit_on_error=False,
 )
-app.command("fetcher.cli.run:run", name="run")
-app.command("fetcher.cli.get:get", name="get")
-app.command("fetcher.cli.lint:lint", name="lint")
-app.command("fetcher.cli.lint:schema", name="schema")
-app.command("fetcher.cli.bench:bench", name="bench")
-app.command("fetcher.cli.tune:tune", name="tune")
-app.command("fetcher.cli.origin:origin", name="origin")
-app.command("fetcher.cli.demo:demo", name="demo")
+# The first line of each command's docstring, so that listing them loads none; tests/unit/cli/test_app.py compares.
+COMMANDS = {
+    "run": ("fetcher.cli.run:run", "Fetch a batch of URLs. An unfinished run is resumed where it stopped."),
+    "get": (
+        "fetcher.cli.get:get",
+        "Fetch URLs and write their records to standard output, one JSON object a line.",
+    ),
+    "lint": (
+        "fetcher.cli.lint:lint",
+        "Check configs, and the inputs that they name, without fetching anything.",
+    ),
+    "schema": ("fetcher.cli.lint:schema", "Print the JSON Schema of a config, for editors."),
+    "bench": (
+        "fetcher.cli.bench:bench",
+        "Measure how a target answers under load, at several concurrencies in turn.",
+    ),
+    "tune": (
+        "fetcher.cli.tune:tune",
+        "Find the knee: the smallest concurrency within 5 % of the best throughput.",
+    ),
+    "origin": ("fetcher.cli.origin:origin", "Serve a test origin until interrupted."),
+    "demo": (
+        "fetcher.cli.demo:demo",
+        "Fetch a simulated web of 60 hosts, some of them slow, flaky or broken, from a server on this machine.",
+    ),
+}
+for _name, (_target, _help) in COMMANDS.items():
+    app.command(_target, name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

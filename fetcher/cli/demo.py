@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +20,19 @@ if TYPE_CHECKING:
 
 HOSTS = 60
 _CONFIG = """\
-# Written by `fetcher demo`. Run it again with: fetcher run {folder}/demo.yaml
+# Written by `fetcher demo`, whose server has ended with it. To fetch the same URLs again, start one on that port
+#   fetcher origin --port {port}
+# and then, in another terminal (--fresh takes the place of the output that is there)
+#   {command}
 name: demo
 sources:
-  - {{type: file, path: {folder}/urls.csv}}
+  - {{type: file, path: {urls}}}
 limits: {{concurrency: 100, per_host: {{concurrency: 8}}}}
 retry: {{attempts: 4, backoff: 50ms}}
 http: {{resolve: {{"*.test": 127.0.0.1}}}}
 body: none
-queue: {{type: sqlite, path: {folder}/demo.db}}
-sinks: [{folder}/pages.jsonl]
+queue: {{type: sqlite, path: {queue}}}
+sinks: [{sink}]
 max_failures: 5%
 """
 # What one page in so many is like; the rest are plain. Every kind of trouble has to show up in the summary.
@@ -55,9 +60,7 @@ def demo(*, urls: int = 12_000, folder: Path = Path("out/demo")) -> int:
     """
     with _origin() as port:
         _write(folder, urls, port)
-        sys.stderr.write(
-            f"fetching {urls:,} URLs of {HOSTS} simulated hosts; the config is {folder}/demo.yaml\n"
-        )
+        sys.stderr.write(f"fetching {urls:,} URLs of {HOSTS} simulated hosts; the config is {folder}/demo.yaml\n")
         return run_batch(load(folder / "demo.yaml"), fresh=True)
 
 
@@ -76,13 +79,28 @@ def _origin() -> Iterator[int]:
 def _write(folder: Path, urls: int, port: int) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "demo.yaml").write_text(_CONFIG.format(folder=folder), encoding="utf-8")
+        (folder / "demo.yaml").write_text(_config(folder, port), encoding="utf-8")
         with (folder / "urls.csv").open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["url", "page"])
             rows.writerows([f"http://site{n % HOSTS:02}.test:{port}{_path(n)}", n] for n in range(urls))
     except OSError as error:
         raise ConfigError(f"{folder}: can not be written: {error.strerror}; give another --folder") from error
+
+
+def _config(folder: Path, port: int) -> str:
+    """Write the config. A JSON string is a YAML string as well, whatever stands in a path; ${ would name a variable."""
+
+    def quoted(name: str) -> str:
+        return json.dumps(str(folder / name)).replace("${", "$${")
+
+    return _CONFIG.format(
+        port=port,
+        command=shlex.join(["fetcher", "run", "--fresh", str(folder / "demo.yaml")]).replace("\n", " "),
+        urls=quoted("urls.csv"),
+        queue=quoted("demo.db"),
+        sink=quoted("pages.jsonl"),
+    )
 
 
 def _path(n: int) -> str:

@@ -29,6 +29,8 @@ def get(
 ) -> int:
     """Fetch URLs and write their records to standard output, one JSON object a line.
 
+    Nothing is kept, so that an interrupted get can not be resumed: it exits with 130.
+
     Parameters
     ----------
     urls
@@ -85,6 +87,7 @@ async def _get(batch: Batch) -> int:
             finished = await batch.run()
         if not finished:
             return EXIT_INTERRUPTED
-        return EXIT_FAILURES if batch.engine.delivery.tally.outcomes.get(Outcome.FAILED) else 0
+        failed = batch.engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
+        return EXIT_FAILURES if batch.config.max_failures.exceeded(failed, batch.engine.added) else 0
     finally:
         await batch.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import sys
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from fetcher.cli.text import clock, plain, seconds, size
 from fetcher.model import Outcome
+from fetcher.sinks.stdout import StdoutConfig
 
 if TYPE_CHECKING:
     from fetcher.assembly import Batch
@@ -50,18 +52,24 @@ class Rate:
 
 
 async def show(batch: Batch, console: Console) -> None:
-    """Show progress until cancelled."""
+    """Show progress until cancelled; nothing where a display would be drawn into records."""
     rate = Rate(batch.engine.done)
     if not console.is_terminal:
         while True:
             await asyncio.sleep(_LOG_EVERY)
             rate.update(batch.engine.done)
             log_progress(batch, rate)
+    if _records_on_terminal(batch):
+        return
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             rate.update(batch.engine.done)
             live.update(render(batch, rate), refresh=True)
             await asyncio.sleep(_REFRESH)
+
+
+def _records_on_terminal(batch: Batch) -> bool:
+    return sys.stdout.isatty() and any(isinstance(sink, StdoutConfig) for sink in batch.config.sinks)
 
 
 def log_progress(batch: Batch, rate: Rate) -> None:

@@ -62,9 +62,7 @@ def parse_failures(value: object) -> object:
         return FailureLimit(count=int(text[:18]))
     match = _PERCENTAGE.fullmatch(text)
     if match is None or Decimal(match[1]) > _ALL:
-        raise PydanticCustomError(
-            "failures", "should be a number of jobs such as 10, or a percentage such as 5%"
-        )
+        raise PydanticCustomError("failures", "should be a number of jobs such as 10, or a percentage such as 5%")
     return FailureLimit(percent=Decimal(match[1]))
 
 
@@ -117,9 +115,7 @@ def _body(value: object) -> object:
 class Config(Settings):
     """One batch: which URLs, how they are fetched, and where the results go."""
 
-    name: Annotated[
-        str, AfterValidator(_slug), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})
-    ] = "batch"
+    name: Annotated[str, AfterValidator(_slug), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})] = "batch"
     """What the batch is called: letters, digits, `.`, `-` and `_`. By default, the name of the file."""
     sources: list[Annotated[Settings, Part("sources", shorthand=_source)]] = Field(min_length=1)
     """Where jobs come from. A text is a file (`-` is stdin), a URL, or a template `http://host/{1..1000}`."""
@@ -179,7 +175,18 @@ def fingerprint(config: Config) -> str:
         {"type": getattr(source, "type", None)} | source.model_dump(mode="json", exclude_unset=True)
         for source in config.sources
     ]
-    canonical = json.dumps(
-        {"dedupe": config.dedupe, "sources": sources}, sort_keys=True, separators=(",", ":")
-    )
+    canonical = json.dumps({"dedupe": config.dedupe, "sources": sources}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def sink_fingerprints(config: Config) -> list[str]:
+    """Return, for each sink, a hash of what decides which output it is: its type, its path and its format."""
+    return [_sink_fingerprint(sink) for sink in config.sinks]
+
+
+def _sink_fingerprint(sink: Settings) -> str:
+    form = getattr(sink, "format", None)
+    if isinstance(form, Settings):
+        form = {"type": getattr(form, "type", None)} | form.model_dump(mode="json", exclude_unset=True)
+    identity = {"type": getattr(sink, "type", None), "path": getattr(sink, "path", None), "format": form}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()

@@ -71,7 +71,7 @@ class Engine:
         self._retry = parts.retry
         self._random = random.random
         self.scheduler = Scheduler(parts.limits)
-        self._worker = Worker(parts.batch, parts.transports, parts.default_method)
+        self._worker = Worker(parts.batch, parts.transports, parts.default_method, parts.retry.deadline)
         self.delivery = Delivery(parts.queue, parts.sinks, self._settled)
         self._feeder = Feeder(parts.sources, parts.queue, dedupe=parts.dedupe, on_put=self._on_put)
         # The bound on requests in flight. Several engines may share one.

@@ -10,13 +10,11 @@ import msgspec
 from pydantic import Field
 
 from fetcher.errors import ErrorKind
+from fetcher.model import IDEMPOTENT
 from fetcher.settings import Duration, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# RFC 9110, section 9.2.2
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 TRANSIENT = (
     ErrorKind.DNS_FAILURE,

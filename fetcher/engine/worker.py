@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING
 
 from fetcher.engine.retry import Attempt, parse_retry_after
@@ -23,12 +24,18 @@ _KIND_OF_CLASS = {3: ErrorKind.HTTP_3XX, 4: ErrorKind.HTTP_4XX}
 
 
 class Worker:
-    """Makes single attempts: picks the transport by the scheme of the URL and describes what came of it."""
+    """Makes single attempts: picks the transport by the scheme of the URL and describes what came of it.
 
-    def __init__(self, batch: str, transports: Mapping[str, Transport], default_method: str) -> None:
+    ``deadline`` is how many seconds a job has from the start of its first attempt on, over all attempts.
+    """
+
+    def __init__(
+        self, batch: str, transports: Mapping[str, Transport], default_method: str, deadline: float = inf
+    ) -> None:
         self._batch = batch
         self._transports = transports
         self._default_method = default_method
+        self._deadline = deadline
 
     async def attempt(self, job: Job, queued: float) -> tuple[Result, Attempt | None]:
         """Make one attempt and return its result, and what there is to decide about if it did not end well.
@@ -37,7 +44,8 @@ class Worker:
         """
         started_at = time.time()
         started = time.perf_counter()
-        answer = await self._fetch(job)
+        age = 0.0 if job.first_started_at is None else started_at - job.first_started_at
+        answer = await self._fetch(job, self._deadline - age)
         total = time.perf_counter() - started
         method = job.method or self._default_method
         result = Result(
@@ -60,12 +68,11 @@ class Worker:
         if result.outcome is Outcome.OK:
             return result, None
         # What counts is the method that the job began with, whatever a redirect made of it.
-        age = started_at + total - (job.first_started_at or started_at)
-        return result, _attempt(result, answer, method, age)
+        return result, _attempt(result, answer, method, age + total)
 
-    async def _fetch(self, job: Job) -> Response | FetchError:
+    async def _fetch(self, job: Job, within: float) -> Response | FetchError:
         try:
-            return await self._transports[job.url.partition(":")[0]].fetch(job)
+            return await self._transports[job.url.partition(":")[0]].fetch(job, within)
         except FetchError as error:
             return error
         except asyncio.CancelledError:

@@ -35,9 +35,7 @@ class AccessLog:
         self._busy[host] -= 1
         if not self._busy[host]:
             del self._busy[host]
-        self._rows.append(
-            (request.time, host, request.target, request.method, request.status, request.concurrent)
-        )
+        self._rows.append((request.time, host, request.target, request.method, request.status, request.concurrent))
 
     def at_once(self, host: str, target: bytes, method: bytes, status: int) -> None:
         """Keep the line of a request that is answered as it comes."""

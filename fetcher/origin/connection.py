@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_HEAD = 64 * 1024  # also the unread pipeline behind a slow answer
 BATCH = 64  # responses joined into one write: at most 64 * bodies.SMALL bytes
 
+_TLS_HANDSHAKE = b"\x16"  # no request begins with it; a client that speaks TLS waits for an answer to its hello
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -118,6 +119,8 @@ class Connection(asyncio.Protocol):
             pos += 2
         end = data.find(b"\r\n\r\n", pos)
         if end < 0:
+            if data.startswith(_TLS_HANDSHAKE, pos):
+                raise BadRequestError("TLS on a port for plain HTTP")
             if len(data) - pos > MAX_HEAD:
                 raise BadRequestError("head too long")
             return False
@@ -158,9 +161,7 @@ class Connection(asyncio.Protocol):
     def _respond(self, request: Request, out: list[bytes]) -> None:
         answer = self._origin.routes.answer(request, request.path.removeprefix("/"))
         if not isinstance(answer, Reply) or not isinstance(answer.body, bytes):
-            self._task = asyncio.get_running_loop().create_task(
-                self._answer(request, answer), name="origin answer"
-            )
+            self._task = asyncio.get_running_loop().create_task(self._answer(request, answer), name="origin answer")
             self._task.add_done_callback(self._answered)
         elif answer is DROPPED:
             out.clear()
@@ -213,9 +214,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: BadRequestError, out: list[bytes]) -> None:
         """Answer 400 and close: where the next request would begin is unknown."""
         self._last = True
-        request = self._request or Request(
-            b"", b"", b"HTTP/1.1", self._origin.head(b""), BodyReader(Head(b""))
-        )
+        request = self._request or Request(b"", b"", b"HTTP/1.1", self._origin.head(b""), BodyReader(Head(b"")))
         out.append(self._whole(request, Reply(400, f"{error}\n".encode(), close=True), f"{error}\n".encode()))
         if self._request is None and self._origin.log is not None:
             self._origin.log.at_once("", b"", b"", 400)
@@ -223,9 +222,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._last = True
-        self._transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
-        )
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
     def _finish(self) -> None:

@@ -71,13 +71,7 @@ class Head:
     @staticmethod
     def _field(line: bytes) -> tuple[str, str]:
         name, _, value = line.partition(b":")
-        if (
-            not _TOKEN.fullmatch(name)
-            or b"\n" in value
-            or b"\r" in value
-            or b"\0" in value
-            or b":" not in line
-        ):
+        if not _TOKEN.fullmatch(name) or b"\n" in value or b"\r" in value or b"\0" in value or b":" not in line:
             raise BadRequestError("malformed header line")
         return name.decode("ascii"), value.strip(b" \t").decode("utf-8", "surrogateescape")
 
@@ -149,11 +143,7 @@ class Request:
     def path(self) -> str:
         """The target without query, and without the authority that a proxy client puts before it."""
         path = self.target.partition(b"?")[0].decode("utf-8", "replace")
-        return (
-            path
-            if path.startswith("/") or "://" not in path
-            else "/" + path.partition("://")[2].partition("/")[2]
-        )
+        return path if path.startswith("/") or "://" not in path else "/" + path.partition("://")[2].partition("/")[2]
 
     @property
     def query(self) -> str:

@@ -48,9 +48,7 @@ class OriginConfig:
 class Origin:
     """The listening server with what its connections share."""
 
-    ROUTES_HELP: ClassVar[str] = "\n".join(
-        f"{route.usage:<33} {route.handler.__doc__}" for route in ROUTES.values()
-    )
+    ROUTES_HELP: ClassVar[str] = "\n".join(f"{route.usage:<33} {route.handler.__doc__}" for route in ROUTES.values())
 
     def __init__(self, config: OriginConfig) -> None:
         self.config = config

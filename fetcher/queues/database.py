@@ -92,6 +92,9 @@ def _prepare(db: sqlite3.Connection, path: Path, *, synchronous: bool) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {'FULL' if synchronous else 'NORMAL'}")
     db.execute("PRAGMA cache_size = -16000")
+    # Temporary tables need no file, of which there may be none left beside so many connections. What they hold is
+    # bounded by the lanes, about 100 bytes for each host and priority: 100 MB for a million hosts.
+    db.execute("PRAGMA temp_store = MEMORY")
     db.execute("PRAGMA temp.journal_mode = MEMORY")
     if empty:
         db.executescript(_SCHEMA)

@@ -1,4 +1,7 @@
-"""A file that grows batch by batch and can be cut back to where the queue says that it was."""
+"""A file that grows batch by batch and can be cut back to where the queue says that it was.
+
+It is locked while it is open, and nothing is cut away before the bytes in front of the mark have been recognised.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import asyncio
 import contextlib
 import errno
 import os
+import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from pydantic import Field, ValidationInfo, field_validator
 
-from fetcher.errors import ConfigError, SinkError, StateError
+from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
 from fetcher.registry import Part, format_by_name, parts
 from fetcher.settings import Settings
 
@@ -22,6 +27,11 @@ if TYPE_CHECKING:
 
     from fetcher.interfaces import Format
     from fetcher.model import Result
+
+
+_TAIL = 4096
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_EXIT_RESUMABLE = 75
 
 
 class FileSinkConfig(Settings):
@@ -33,7 +43,10 @@ class FileSinkConfig(Settings):
     format: Annotated[Settings, Part("formats")] = Field(default=None, validate_default=True)
     """How records are written; by default, what the suffix of ``path`` says."""
     if_exists: Literal["fail", "replace", "append"] = "fail"
-    """What becomes of a file that is there when a batch begins and was not written by an earlier run of it."""
+    """What becomes of a file that is there when a batch begins and was not written by an earlier run of it.
+
+    ``append`` leaves an earlier run's records where they are, too, once something else has been appended to them.
+    """
     durability: Literal["flush", "fsync"] = "flush"
     """``flush`` survives the end of the process; ``fsync`` the end of the machine, at the cost of speed."""
 
@@ -48,36 +61,47 @@ class FileSinkConfig(Settings):
     def build(self) -> FileSink:
         """Return the sink, not yet open."""
         form: Any = self.format
-        return FileSink(
-            Path(self.path), form.build(), if_exists=self.if_exists, synchronous=self.durability == "fsync"
-        )
+        return FileSink(Path(self.path), form.build(), if_exists=self.if_exists, synchronous=self.durability == "fsync")
 
 
 class FileMark(msgspec.Struct):
-    """The file, how long it was after the last acknowledged batch, and where this batch's records begin in it."""
+    """How long the file was after the last acknowledged batch, and where this batch's records begin in it.
+
+    ``crc`` is the CRC-32 of the last bytes before ``offset``, those of others included: by it the file is
+    recognised, wherever it has been moved to. An empty file has only its path to be recognised by.
+    """
 
     path: str
     offset: int
-    start: int = 0
+    start: int
+    crc: int
 
 
 class FileSink:
     """Appends with plain writes, one batch at a time, on a thread of its own."""
 
-    def __init__(
-        self, path: Path, form: Format, *, if_exists: str = "fail", synchronous: bool = False
-    ) -> None:
+    def __init__(self, path: Path, form: Format, *, if_exists: str = "fail", synchronous: bool = False) -> None:
         self._path = path
         self._format = form
         self._if_exists = if_exists
         self._synchronous = synchronous
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="file sink")
         self._fd: int | None = None
+        self._created = False
         self._offset = self._start = 0
+        self._tail = b""
+
+    async def check(self, mark: str | None, *, resume: bool) -> None:
+        """Lock the file, and refuse it unless it can be gone on with after ``mark``, or started over."""
+        await self._run(self._check, self._decoded(mark), resume)
+
+    async def discard(self, mark: str) -> None:
+        """Cut off what an earlier run wrote, unless others have appended to it: then it stays, and so do theirs."""
+        await self._run(self._discard, self._decoded(mark))
 
     async def open(self, mark: str | None) -> str:
         """Open the file and cut off what was written after ``mark``."""
-        await self._run(self._open, msgspec.json.decode(mark, type=FileMark) if mark else None)
+        await self._run(self._open, self._decoded(mark))
         return self.mark()
 
     async def write(self, results: Sequence[Result]) -> str:
@@ -89,15 +113,25 @@ class FileSink:
         await self._run(self._append, data)
         return self.mark()
 
-    async def discard(self, mark: str) -> None:
-        """Delete what an earlier run of this batch wrote, which ``mark`` is of, to start over."""
-        await self._run(self._discard, msgspec.json.decode(mark, type=FileMark))
-
     async def close(self) -> None:
         """Close the file."""
         if self._fd is not None:
             await self._run(self._close)
         self._executor.shutdown(wait=False)
+
+    def mark(self) -> str:
+        """Return the mark after what was written so far; at first, where this batch's records will begin."""
+        mark = FileMark(str(self._path), self._offset, self._start, zlib.crc32(self._tail))
+        return msgspec.json.encode(mark).decode()
+
+    def _decoded(self, mark: str | None) -> FileMark | None:
+        try:
+            return msgspec.json.decode(mark, type=FileMark) if mark is not None else None
+        except msgspec.DecodeError as error:
+            raise StateError(
+                f"{self._path}: how much of it is this batch's own was recorded in a way unknown here ({error}); "
+                "move it away and start over with --fresh"
+            ) from error
 
     async def _run(self, function: Any, *args: Any) -> None:
         call = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
@@ -108,53 +142,102 @@ class FileSink:
             await asyncio.wait([call])
             raise
 
-    def mark(self) -> str:
-        """Return the mark after what was written so far; at first, where this batch's records will begin."""
-        return msgspec.json.encode(FileMark(str(self._path), self._offset, self._start)).decode()
-
     # What follows runs on the sink's thread.
 
-    def _open(self, mark: FileMark | None) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-            existed = self._path.exists()
-            if existed and not self._path.is_file() and not self._path.is_dir():
-                raise ConfigError(
-                    f"{self._path}: is not a plain file that could be cut back; choose another path"
-                )
-            self._fd = os.open(self._path, flags, 0o644)
-        except OSError as error:
-            raise ConfigError(
-                f"{self._path}: can not be written: {error.strerror}; choose another path"
-            ) from error
-        size = os.fstat(self._fd).st_size
-        if mark is not None and mark.path == str(self._path):
-            self._resume(self._fd, mark, size)
+    def _check(self, mark: FileMark | None, resume: bool) -> None:  # noqa: FBT001  handed on by position
+        if resume and mark is not None:
+            self._recognise(self._hold(mark), mark)
         else:
-            self._begin(self._fd, size, existed=existed)
+            self._beginning(self._hold(), mark)
 
-    def _resume(self, fd: int, mark: FileMark, size: int) -> None:
+    def _discard(self, mark: FileMark) -> None:
+        fd = self._hold()
+        os.ftruncate(fd, self._beginning(fd, mark))
+        if self._synchronous:
+            os.fsync(fd)
+
+    def _open(self, mark: FileMark | None) -> None:
+        fd = self._hold(mark)
+        if mark is not None:
+            self._recognise(fd, mark)
+            self._offset, self._start = mark.offset, mark.start
+        else:
+            self._offset = self._start = self._beginning(fd, None)
+        os.ftruncate(fd, self._offset)
+        self._tail = _before(fd, self._offset)
+        if self._synchronous and self._created:
+            _sync_folder(self._path.parent)
+        self._created = False
+
+    def _hold(self, mark: FileMark | None = None) -> int:
+        """Open and lock the file, if that is still to be done. One that has records up to ``mark`` is not created."""
+        if self._fd is None:
+            try:
+                if self._path.exists() and not self._path.is_file() and not self._path.is_dir():
+                    raise ConfigError(f"{self._path}: is not a plain file that could be cut back; choose another path")
+                fd, created = self._opened(mark)
+            except OSError as error:
+                raise ConfigError(f"{self._path}: can not be written: {error.strerror}; choose another path") from error
+            if not _locked(fd):
+                os.close(fd)
+                raise StateBusyError(
+                    f"{self._path}: another run is writing to it; wait until it has ended, or choose another path"
+                )
+            self._fd, self._created = fd, created
+        return self._fd
+
+    def _opened(self, mark: FileMark | None) -> tuple[int, bool]:
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        try:
+            return os.open(self._path, flags), False
+        except FileNotFoundError:
+            if mark is not None and mark.offset:
+                raise StateError(
+                    f"{self._path}: is not there, but {mark.offset} bytes were recorded as written; "
+                    "put the file back, or start over with --fresh"
+                ) from None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self._path, flags | os.O_CREAT, 0o644), True
+
+    def _recognise(self, fd: int, mark: FileMark) -> None:
+        """Raise StateError unless the file is, up to the mark, what it was when the mark was taken."""
+        size = os.fstat(fd).st_size
         if size < mark.offset:
             raise StateError(
                 f"{self._path}: has {size} bytes, but {mark.offset} were recorded as written; "
                 "put the file back, or start over with --fresh"
             )
-        self._offset, self._start = mark.offset, mark.start
-        os.ftruncate(fd, mark.offset)
+        known = not size or mark.offset or mark.path == str(self._path)
+        if not known or zlib.crc32(_before(fd, mark.offset)) != mark.crc:
+            raise self._changed()
 
-    def _begin(self, fd: int, size: int, *, existed: bool) -> None:
-        if size and self._if_exists == "fail":
-            self._close()
+    def _beginning(self, fd: int, mark: FileMark | None) -> int:
+        """Return where a new run's records may begin; ``mark`` is that of the run which it replaces.
+
+        What is there before that stays, what is there after it is cut off.
+        """
+        size = os.fstat(fd).st_size
+        if self._if_exists == "replace":
+            return 0
+        start = size
+        if mark is not None and size > mark.start:
+            self._recognise(fd, mark)
+            if size == mark.offset:
+                start = mark.start
+            elif self._if_exists == "fail":
+                raise self._changed()
+        if start and self._if_exists == "fail":
             raise ConfigError(
                 f"{self._path}: exists and was not written by an earlier run of this batch; move it away, choose "
                 "another path, set 'if_exists: append' or 'if_exists: replace', or start over with --fresh"
             )
-        self._offset = size if self._if_exists == "append" else 0
-        self._start = self._offset
-        os.ftruncate(fd, self._offset)
-        if self._synchronous and not existed:
-            _sync_folder(self._path.parent)
+        return start
+
+    def _changed(self) -> StateError:
+        return StateError(
+            f"{self._path}: was changed since this batch wrote it; "
+            "put it back as it was, or move it away and start over with --fresh"
+        )
 
     def _append(self, data: bytes) -> None:
         if self._fd is None:
@@ -173,26 +256,45 @@ class FileSink:
             # What there is of the batch would be a torn line. A file can be cut on a full disk, too.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._offset)
-            hint = "; free some space and run again to resume" if error.errno == errno.ENOSPC else ""
-            raise SinkError(f"{self._path}: {error.strerror}{hint}") from error
+            raise self._failure(error) from error
         self._offset = offset
+        self._tail = (self._tail + data[-_TAIL:])[-_TAIL:]
 
-    def _discard(self, mark: FileMark) -> None:
-        path = Path(mark.path)
-        if not path.exists():
-            return
-        try:
-            if mark.start:
-                os.truncate(path, min(mark.start, path.stat().st_size))
-            else:
-                path.unlink()
-        except OSError as error:
-            raise ConfigError(f"{path}: can not be removed to start over: {error.strerror}") from error
+    def _failure(self, error: OSError) -> SinkError:
+        if error.errno not in _NO_ROOM:
+            return SinkError(f"{self._path}: {error.strerror}")
+        failure = SinkError(f"{self._path}: {error.strerror}; free some space and run again to resume")
+        failure.exit_code = _EXIT_RESUMABLE
+        return failure
 
     def _close(self) -> None:
         if self._fd is not None:
+            if self._created and not os.fstat(self._fd).st_size:
+                # Checked and never opened: another sink was refused, and nothing is to be left behind.
+                self._path.resolve().unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = None
+
+
+def _before(fd: int, offset: int) -> bytes:
+    """Return the last bytes before an offset."""
+    length = min(offset, _TAIL)
+    return os.pread(fd, length, offset - length)
+
+
+def _locked(fd: int) -> bool:
+    """Lock a file until it is closed, where the system can; tell whether nobody else has."""
+    if sys.platform == "win32":
+        return True
+    import fcntl  # noqa: PLC0415  not on Windows
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

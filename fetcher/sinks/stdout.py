@@ -45,6 +45,12 @@ class StdoutSink:
         self._fd = fd
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="stdout sink")
 
+    async def check(self, mark: str | None, *, resume: bool) -> None:
+        """Do nothing: there is nothing to be overwritten."""
+
+    async def discard(self, mark: str) -> None:
+        """Do nothing: what a pipe has taken is gone."""
+
     async def open(self, mark: str | None) -> None:
         """Write what the format begins with."""
         if self._fd is None:
@@ -55,9 +61,6 @@ class StdoutSink:
     async def write(self, results: Sequence[Result]) -> None:
         """Write results; return once the reader's pipe has taken them."""
         await self._write(self._format.encode(results))
-
-    async def discard(self, mark: str) -> None:
-        """Do nothing: what a pipe has taken is gone."""
 
     async def close(self) -> None:
         """Leave standard output open: it is not ours."""

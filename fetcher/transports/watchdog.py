@@ -42,12 +42,16 @@ class Watch:
             self.expired = ErrorKind.TOTAL_TIMEOUT if now >= self.deadline else ErrorKind.READ_TIMEOUT
             self._task.cancel()
 
-    def verdict(self) -> BaseException:
-        """Return what a CancelledError in the fetch was about: a timeout, or somebody else's cancellation."""
+    def verdict(self, overdue: ErrorKind = ErrorKind.TOTAL_TIMEOUT) -> BaseException:
+        """Return what a CancelledError in the fetch was about: a timeout, or somebody else's cancellation.
+
+        ``overdue`` is the kind of having taken longer than the limit.
+        """
         if self.expired is None or self._task is None or self._task.uncancel() > 0:
             return asyncio.CancelledError()
         if self.expired is ErrorKind.TOTAL_TIMEOUT:
-            return FetchError(self.expired, f"took longer than {self.limit:g} s in all")
+            what = "the retry deadline" if overdue is ErrorKind.DEADLINE else f"{self.limit:g} s in all"
+            return FetchError(overdue, f"took longer than {what}")
         return FetchError(self.expired, f"nothing arrived for {self.patience:g} s")
 
 

@@ -195,6 +195,15 @@ def test_a_source_that_breaks_off_does_not_stop_the_others(fetcher, tmp_path, or
     assert sum("?row=" in record["url"] for record in found) > 0
 
 
+def test_the_retry_deadline_cuts_an_attempt_off(fetcher, tmp_path, origin):
+    """F65: it covers all attempts, the one under way too."""
+    write(tmp_path, f"sources: ['{origin.url}/hang']\nsinks: [out.jsonl]\nretry: {{deadline: 500ms}}\n")
+    done = fetcher("run", "batch.yaml", timeout=20)
+    assert done.returncode == 3
+    (record,) = lines(tmp_path / "out.jsonl")
+    assert (record["error_kind"], record["error_message"]) == ("deadline", "took longer than the retry deadline")
+
+
 def test_an_own_key_is_fetched_once(fetcher, tmp_path, origin):
     (tmp_path / "urls.csv").write_text(f"url,id\n{origin.url}/bytes/1,a\n{origin.url}/bytes/2,a\n")
     write(tmp_path, "sources: [{type: file, path: urls.csv, key: id}]\nsinks: [out.jsonl]\n")
@@ -282,6 +291,13 @@ def test_get_of_what_is_no_url_is_a_usage_error(fetcher):
 
 def test_get_of_a_failure_exits_3(fetcher, origin):
     assert fetcher("get", f"{origin.url}/status/500", "-s", "retry.attempts=1").returncode == 3
+
+
+def test_get_allows_as_many_failures_as_it_is_told(fetcher, origin):
+    urls = [f"{origin.url}/status/404", f"{origin.url}/status/410", f"{origin.url}/bytes/1"]
+    assert fetcher("get", *urls, "-s", "max_failures=1").returncode == 3
+    assert fetcher("get", *urls, "-s", "max_failures=2").returncode == 0
+    assert fetcher("get", *urls, "-s", "max_failures=70%").returncode == 0
 
 
 def test_unknown_commands_and_options_are_usage_errors(fetcher):

@@ -13,6 +13,7 @@ from fetcher.intake import (
     check_headers,
     job_from_mapping,
     make_job,
+    mask_userinfo,
     rejected_job,
 )
 
@@ -205,9 +206,7 @@ def test_a_rejected_job_object_keeps_its_meta():
     assert job.meta == {"a": 1}
 
 
-KEYS = st.sampled_from(
-    ["url", "method", "headers", "body", "json", "priority", "timeout", "meta", "key", "x"]
-)
+KEYS = st.sampled_from(["url", "method", "headers", "body", "json", "priority", "timeout", "meta", "key", "x"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("http://a.test/"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -218,3 +217,34 @@ VALUES = st.recursive(
 @given(st.dictionaries(KEYS, VALUES, max_size=6))
 def test_any_job_object_gives_a_job_that_can_be_stored(row):
     assert msgspec.json.encode(job_from_mapping("1", row))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://u:topsecret@host/x", "http://***@host/x"),
+        ("//u:top/secret@host/", "//***@host/"),
+        ("/go?to=http://u:p@host/", "/go?to=http://***@host/"),
+        ("http://host/x", "http://host/x"),
+        ("/mail@example.org", "/mail@example.org"),
+        ("", ""),
+    ],
+)
+def test_masking(text, shown):
+    assert mask_userinfo(text) == shown
+
+
+def test_masking_a_long_text_takes_no_long_time():
+    text = "/@" + "//:a" * 100_000
+    assert mask_userinfo(text) == text
+
+
+@pytest.mark.parametrize("host", ["x%20y", "u@x%20y", "a|b", "a<b", "a%2eb"])
+def test_a_host_is_not_escaped(host):
+    rejected = make_job("1", f"http://{host}/").rejected
+    assert rejected.kind is ErrorKind.INVALID_URL
+    assert rejected.message.startswith("its host contains ")
+
+
+def test_an_ipv6_host_may_have_a_zone():
+    assert make_job("1", "http://[fe80::1%25eth0]/").rejected is None

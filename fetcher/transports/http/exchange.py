@@ -22,7 +22,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.model import Header
+from fetcher.model import IDEMPOTENT, Header
 from fetcher.transports.http.connector import PooledConnection
 from fetcher.transports.http.faults import fetch_error
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from fetcher.transports.http.tracing import HopTrace
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 # A request without a body says so where one would have been expected (RFC 9110, section 8.6).
 _EXPECT_BODY = frozenset({"POST", "PUT", "PATCH"})
 _MOST_ROUTES = 4096

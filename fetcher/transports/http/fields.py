@@ -6,22 +6,22 @@ import re
 from typing import TYPE_CHECKING
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.intake import FRAMING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fetcher.model import Header
 
-# Intake refuses these; a job that comes from elsewhere must not be able to send a second request in its own.
-_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 _ESCAPED = re.compile("[\ud800-\udfff]")
 
 
 def merged(headers: Sequence[Header], defaults: Sequence[Header]) -> list[Header]:
     """Return ``headers``, and those of the defaults that they do not name. Raises FetchError for framing."""
     given = {name.lower() for name, _ in headers}
-    if not given.isdisjoint(_FRAMING):
-        framing = ", ".join(sorted(given & _FRAMING))
+    # Intake refuses these; a job that comes from elsewhere must not be able to send a second request in its own.
+    if not given.isdisjoint(FRAMING):
+        framing = ", ".join(sorted(given & FRAMING))
         raise FetchError(ErrorKind.INVALID_ROW, f"header {framing} belongs to the connection", sent=False)
     return [*headers, *((name, value) for name, value in defaults if name.lower() not in given)]
 

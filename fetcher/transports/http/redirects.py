@@ -8,7 +8,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import make_job
+from fetcher.intake import make_job, mask_userinfo
 from fetcher.transports.http.exchange import Hop
 from fetcher.transports.http.fields import printable
 
@@ -35,12 +35,20 @@ def follow(hop: Hop, status: int, location: str) -> Hop:
     return Hop(method, target, headers, body, hop.timeout)
 
 
+def shown_location(location: str) -> str:
+    """Return a Location as it may stand in a record: printable, and without a user and password."""
+    return mask_userinfo(printable(location) or "")
+
+
 def _target(base: str, status: int, location: str) -> str:
-    shown = (printable(location) or "")[:200]
+    shown = shown_location(location)[:200]
     try:
         joined = str(URL(base, encoded=True).join(_reference(location)))
     except ValueError as error:
-        raise FetchError(ErrorKind.BAD_REDIRECT, f"points to {shown!r}: {error}", status=status) from error
+        # The message may quote the URL, and with it a password.
+        reason = "is not a URL" if "@" in location else str(error)
+        message = f"points to {shown!r}: {reason}"
+        raise FetchError(ErrorKind.BAD_REDIRECT, message, status=status) from error
     checked = make_job("", joined)
     if checked.rejected is not None:
         message = f"points to {shown!r}: {checked.rejected.message}"

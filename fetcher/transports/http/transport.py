@@ -14,7 +14,8 @@ import hashlib
 import ipaddress
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from math import inf
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import aiohttp
 from pydantic import Field, field_validator
@@ -34,7 +35,7 @@ from fetcher.transports.http.exchange import (
     SessionExchange,
 )
 from fetcher.transports.http.fields import merged, printable
-from fetcher.transports.http.redirects import REDIRECTS, follow
+from fetcher.transports.http.redirects import REDIRECTS, follow, shown_location
 from fetcher.transports.http.resolver import MappingResolver
 from fetcher.transports.http.tracing import HopTrace, session_tracing, traced_context
 from fetcher.transports.watchdog import Watch, Watchdog
@@ -73,6 +74,16 @@ class HttpConfig(Settings):
     def build(self, request: RequestSettings, body: BodySettings) -> HttpTransport:
         """Return the transport, not yet open."""
         return HttpTransport(self, request, body)
+
+
+class _Body(NamedTuple):
+    """A body after decoding. ``content`` is None unless it is kept; ``wire_size`` counts what travelled."""
+
+    content: bytes | None
+    size: int
+    wire_size: int
+    sha256: str
+    truncated: bool
 
 
 class HttpTransport:
@@ -133,14 +144,15 @@ class HttpTransport:
         if resolver is not None:
             await resolver.close()
 
-    async def fetch(self, job: Job) -> Response:
+    async def fetch(self, job: Job, within: float = inf) -> Response:
         """Fetch one job over all its redirects. Raises FetchError if no whole response could be had."""
         timeout = self._request.timeout
-        watch = self._watchdog.start(job.timeout or timeout.total, timeout.read)
+        limit = job.timeout or timeout.total
+        watch = self._watchdog.start(min(limit, within), timeout.read)
         try:
             return await self._follow(job, watch)
         except asyncio.CancelledError:
-            raise watch.verdict() from None
+            raise watch.verdict(ErrorKind.DEADLINE if within < limit else ErrorKind.TOTAL_TIMEOUT) from None
         finally:
             self._watchdog.stop(watch)
 
@@ -171,7 +183,7 @@ class HttpTransport:
 
     def _next(self, hop: Hop, answer: Answer, location: str, redirects: list[Redirect]) -> Hop:
         """Return the hop that a redirect asks for, and note the one that is done."""
-        shown = printable(location) or ""
+        shown = shown_location(location)
         if len(redirects) >= self._request.max_redirects:
             message = f"more than {self._request.max_redirects} redirects, the last to {shown[:200]}"
             raise FetchError(ErrorKind.TOO_MANY_REDIRECTS, message, status=answer.status)
@@ -186,7 +198,7 @@ class HttpTransport:
     async def _receive(
         self, hop: Hop, answer: Answer, redirects: list[Redirect], timings: Timings, watch: Watch
     ) -> Response:
-        body, wire_size, truncated = await self._read(answer, watch)
+        body = await self._read(answer, watch)
         fields = answer.fields
         length = fields.get("Content-Length")
         return Response(
@@ -194,39 +206,44 @@ class HttpTransport:
             method=hop.method,
             final_url=hop.url,
             headers=answer.headers,
-            body=body if self._body.store == "inline" else None,
-            body_size=len(body),
-            wire_size=wire_size,
-            truncated=truncated,
+            body=body.content,
+            body_size=body.size,
+            wire_size=body.wire_size,
+            truncated=body.truncated,
             content_type=printable(fields.get("Content-Type")),
             content_length=int(length) if length and length.isascii() and length.isdigit() else None,
-            sha256=hashlib.sha256(body).hexdigest(),
+            sha256=body.sha256,
             http_version=answer.http_version,
             remote_ip=answer.remote_ip,
             redirects=redirects,
             timings=timings,
         )
 
-    async def _read(self, answer: Answer, watch: Watch) -> tuple[bytes, int, bool]:
-        """Return the decoded body, how many bytes travelled, and whether it was cut off at the cap."""
-        cap = self._body.max_size
+    async def _read(self, answer: Answer, watch: Watch) -> _Body:
+        """Read and decode the body up to the cap. Pieces that nobody wants are hashed and let go."""
+        cap, keep = self._body.max_size, self._body.store == "inline"
         decoder = decoder_for(answer.fields.get("Content-Encoding"))
+        digest = hashlib.sha256()
         pieces: list[bytes] = []
         size = wire_size = 0
-        while chunk := await answer.read():
+        truncated = False
+        while not truncated and (chunk := await answer.read()):
             watch.progress()
             wire_size += len(chunk)
             piece = chunk if decoder is None else decoder.feed(chunk, cap - size)
+            if len(piece) > cap - size:
+                if self._body.overflow == "fail":
+                    message = f"longer than body.max_size ({cap} bytes)"
+                    raise FetchError(ErrorKind.BODY_TOO_LARGE, message, status=answer.status)
+                piece, truncated = piece[: cap - size], True
             size += len(piece)
-            pieces.append(piece)
-            if size > cap:
-                if self._body.overflow == "truncate":
-                    return b"".join(pieces)[:cap], wire_size, True
-                message = f"longer than body.max_size ({cap} bytes)"
-                raise FetchError(ErrorKind.BODY_TOO_LARGE, message, status=answer.status)
-        if decoder is not None and wire_size:
+            digest.update(piece)
+            if keep:
+                pieces.append(piece)
+        if decoder is not None and wire_size and not truncated:
             decoder.finish()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces), wire_size, False
+        content = (pieces[0] if len(pieces) == 1 else b"".join(pieces)) if keep else None
+        return _Body(content, size, wire_size, digest.hexdigest(), truncated)
 
 
 async def _drain(answer: Answer, watch: Watch) -> None:

@@ -57,17 +57,13 @@ async def test_a_chunked_request_body(client: Client) -> None:
 
 
 async def test_expect_continue(client: Client) -> None:
-    client.writer.write(
-        b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
-    )
+    client.writer.write(b"POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
     assert (await client.answer()).status == 100
     client.writer.write(b"hi")
     assert (await client.answer()).body == b"hi"
 
 
-@pytest.mark.parametrize(
-    "path", ["/bytes/100", "/bytes/100000", "/chunked/5", "/gzip/100", "/delay/0/bytes/100"]
-)
+@pytest.mark.parametrize("path", ["/bytes/100", "/bytes/100000", "/chunked/5", "/gzip/100", "/delay/0/bytes/100"])
 async def test_head_has_the_head_of_get(client: Client, path: str) -> None:
     expected = (await client.get(path)).fields
     assert (await client.ask("HEAD", path)).fields == expected
@@ -134,9 +130,7 @@ async def test_a_malformed_request_is_400_and_closes(client: Client, wire: bytes
     assert await client.ended()
 
 
-async def test_a_failure_of_the_origin_drops_the_connection(
-    origin: Origin, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failure_of_the_origin_drops_the_connection(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
 
@@ -148,3 +142,10 @@ async def test_a_failure_of_the_origin_drops_the_connection(
         client.send("GET", "/delay/1")
         assert await client.ended()
     assert [type(context["exception"]) for context in seen] == [ZeroDivisionError]
+
+
+async def test_a_tls_hello_is_refused_at_once(client: Client) -> None:
+    client.writer.write(b"\x16\x03\x01\x02\x00\x01")
+    answer = await client.answer()
+    assert (answer.status, answer.body) == (400, b"TLS on a port for plain HTTP\n")
+    assert await client.reader.read() == b""

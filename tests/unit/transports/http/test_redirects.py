@@ -75,6 +75,8 @@ def test_where_it_leads(location, target):
         "http://[::1",
         "http://a.test:99999/",
         "http://a..test/",
+        "http://u@x%20y/",
+        "http://x%20y/",
         "http://" + "a" * 64 + ".test/",
     ],
 )
@@ -121,3 +123,12 @@ def test_a_host_header_is_for_one_origin():
     headers = [("Host", "virtual.test")]
     assert follow(hop(headers=headers), 302, "/x").headers == headers
     assert follow(hop(headers=headers), 302, "http://b.test/").headers == []
+
+
+@pytest.mark.parametrize("location", ["ftp://u:topsecret@b.test/", "http://u:topsecret@[::1", "//u:topsecret@x%20y/"])
+def test_a_password_is_not_shown(location):
+    """F107"""
+    with pytest.raises(FetchError) as caught:
+        follow(hop(), 302, location)
+    assert "topsecret" not in caught.value.message
+    assert "//***@" in caught.value.message
