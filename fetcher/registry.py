@@ -109,9 +109,7 @@ class Part:
     only: str | None = None
     shorthand: Callable[[str], dict[str, Any]] | None = None
 
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Tell pydantic how to validate. The any schema dumps what it is given as its own class says."""
         return core_schema.no_info_before_validator_function(self._validate, core_schema.any_schema())
 
@@ -148,6 +146,4 @@ class Part:
         hint = suggestion(name, names)
         message = f"no such {self.kind[:-1]} {str(name)[:60]!r}{hint} ({', '.join(names)})"
         error = PydanticCustomError("no_such_part", "{message}", {"message": message})
-        raise ValidationError.from_exception_data(
-            "part", [InitErrorDetails(type=error, loc=("type",), input=name)]
-        )
+        raise ValidationError.from_exception_data("part", [InitErrorDetails(type=error, loc=("type",), input=name)])

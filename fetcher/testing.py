@@ -35,9 +35,7 @@ class MockTransport:
     ``respond`` takes the job and returns a Response, or raises what the transport is to raise.
     """
 
-    def __init__(
-        self, respond: Callable[[Job], Response] | None = None, *, gate: asyncio.Event | None = None
-    ) -> None:
+    def __init__(self, respond: Callable[[Job], Response] | None = None, *, gate: asyncio.Event | None = None) -> None:
         self._respond = respond or ok
         self._gate = gate
         self.jobs: list[Job] = []
@@ -89,6 +87,9 @@ class MemorySink:
         self.fail_with: str | None = None
         self.gate: asyncio.Event | None = None
         self.is_open = False
+
+    async def check(self, mark: str | None, *, resume: bool) -> None:
+        """Do nothing: it is always usable."""
 
     async def open(self, mark: str | None) -> str:
         """Cut back to ``mark``, the number of results that were acknowledged."""

@@ -38,9 +38,7 @@ class OriginProcess:
 
 
 @contextmanager
-def origin_process(
-    access_log: Path | str | None = None, pin_cpu: int | None = None
-) -> Iterator[OriginProcess]:
+def origin_process(access_log: Path | str | None = None, pin_cpu: int | None = None) -> Iterator[OriginProcess]:
     """Start an origin on a free port of the loopback, on one CPU if asked; stop it with SIGTERM."""
     log = None if access_log is None else Path(access_log)
     command = [sys.executable, "-m", "fetcher", "origin", "--host", "127.0.0.1", "--port", "0"]

@@ -28,9 +28,7 @@ async def http_transport(
 ) -> AsyncIterator[HttpTransport]:
     """Open an http transport; the keywords are the sections of a config."""
     config = HttpConfig.model_validate({"exchange": exchange, **http})
-    transport = config.build(
-        RequestSettings.model_validate(request or {}), BodySettings.model_validate(body or {})
-    )
+    transport = config.build(RequestSettings.model_validate(request or {}), BodySettings.model_validate(body or {}))
     await transport.open()
     try:
         yield transport

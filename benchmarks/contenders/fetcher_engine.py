@@ -10,6 +10,7 @@ from fetcher.config import load
 from fetcher.model import Outcome
 from fetcher.queues.memory import MemoryQueueConfig
 from fetcher.settings import Settings
+from fetcher.testing import MemorySink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,20 +26,16 @@ class _Count(Settings):
         return _COUNTER
 
 
-class _Counter:
+class _Counter(MemorySink):
     """Counts good responses and forgets them."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sizes: list[int] = []
 
-    async def open(self, mark: str | None) -> None:
-        """Start from nothing, whatever the mark."""
-
-    async def write(self, results: Sequence[Result]) -> None:
+    async def write(self, results: Sequence[Result]) -> str:
         self.sizes += [result.body_size or 0 for result in results if result.outcome is Outcome.OK]
-
-    async def close(self) -> None:
-        """Nothing is open."""
+        return str(len(self.sizes))
 
 
 _COUNTER = _Counter()

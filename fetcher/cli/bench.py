@@ -19,12 +19,11 @@ from rich.text import Text
 from fetcher.cli.figures import comparison_table, rate, report_tables
 from fetcher.cli.run import EXIT_FAILURES, Override, configure_logging, raise_file_limit, run_loop
 from fetcher.cli.text import plain, seconds
-from fetcher.errors import ConfigError
+from fetcher.errors import ConfigError, PlanError, ReportError
 from fetcher.histogram import quantile
 from fetcher.load import page
 from fetcher.load.bench import Bench
 from fetcher.load.comparison import check_comparable
-from fetcher.errors import PlanError, ReportError
 from fetcher.load.measurement import Report
 from fetcher.load.plan import parse_plan
 from fetcher.load.target import Target, config_of

@@ -24,8 +24,8 @@ from fetcher.cli.bench import (
 from fetcher.cli.figures import rate, trials_table
 from fetcher.cli.run import EXIT_FAILURES, Override, configure_logging, raise_file_limit, run_loop
 from fetcher.cli.text import plain, seconds
-from fetcher.load.amend import amend_file
 from fetcher.errors import PlanError
+from fetcher.load.amend import amend_file
 from fetcher.load.knee import Goal, Verdict
 from fetcher.load.plan import parse_seconds
 from fetcher.load.target import Target, config_of, is_url

@@ -96,9 +96,7 @@ def _host_patterns(section: str, key: str, patterns: dict[str, Any]) -> Iterator
         # A star takes a star or a question mark of the other pattern for a character like any other.
         wider = next((other for other in earlier if fnmatchcase(pattern, other)), None)
         if wider is not None and _is_pattern(pattern):
-            why = (
-                f"is never reached, because {wider} stands before it and matches the same hosts; put it first"
-            )
+            why = f"is never reached, because {wider} stands before it and matches the same hosts; put it first"
         if why is not None:
             yield (section, key, name), why, None
         seen[pattern] = name
@@ -155,9 +153,7 @@ def _http(http: Any) -> Iterator[Contradiction]:
 def _retry(config: Config) -> Iterator[Contradiction]:
     retry = config.retry
     if "backoff" in retry.model_fields_set and retry.backoff > retry.max_backoff:
-        message = (
-            f"is {retry.backoff:g}s, which retry.max_backoff ({retry.max_backoff:g}s) never lets it reach"
-        )
+        message = f"is {retry.backoff:g}s, which retry.max_backoff ({retry.max_backoff:g}s) never lets it reach"
         yield ("retry", "backoff"), message, None
     for status in sorted(retry.statuses - set(_STATUSES)):
         yield ("retry", "statuses"), f"has {status}, which is no HTTP status (100 to 599)", None

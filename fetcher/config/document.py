@@ -50,9 +50,7 @@ _WORDS = {"": None, "~": None} | {
 }
 _INT = re.compile(r"[-+]?[0-9]+")
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(
-    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\})?")
 
 
@@ -90,9 +88,7 @@ def parse(text: str, name: str, environ: Mapping[str, str] | None) -> Document:
         raise ConfigProblems([f"{name}:{_describe(error, text)}"]) from None
     except yaml.reader.ReaderError as error:
         line = encoded[: error.position].count(b"\n") + 1
-        raise ConfigProblems(
-            [f"{name}:{line}: not YAML: there is a control character in this line"]
-        ) from None
+        raise ConfigProblems([f"{name}:{line}: not YAML: there is a control character in this line"]) from None
     except UnicodeEncodeError:
         raise ConfigProblems([f"{name}: is not UTF-8"]) from None
     return builder.document
@@ -186,18 +182,14 @@ class _Parser:
         following = next(self._events)
         if not isinstance(following, yaml.StreamEndEvent):
             line = _line(following)
-            raise _DocumentError(
-                line, "a second document starts here; a config is one document, so drop the ---"
-            )
+            raise _DocumentError(line, "a second document starts here; a config is one document, so drop the ---")
         return root
 
     def _node(self, event: yaml.Event, depth: int) -> _Node:
         line = _line(event)
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise _DocumentError(
-                line, f"has more than {MAX_NODES:,} values; put the jobs into a file of their own"
-            )
+            raise _DocumentError(line, f"has more than {MAX_NODES:,} values; put the jobs into a file of their own")
         if depth > MAX_DEPTH:
             raise _DocumentError(line, f"is nested more than {MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent):
@@ -248,17 +240,14 @@ class _Builder:
             node, aliased = node.target, True
         self._aliased += aliased
         if self._aliased > MAX_ALIASED or len(path) > MAX_DEPTH:
-            raise _DocumentError(
-                line, f"aliases repeat more than {MAX_ALIASED:,} values; write less with them"
-            )
+            raise _DocumentError(line, f"aliases repeat more than {MAX_ALIASED:,} values; write less with them")
         self.document.lines[path] = line
         if isinstance(node, _Scalar):
             return self._scalar(node, path)
         if isinstance(node, _Sequence):
             self._expect_tag(node, path, "seq")
             return [
-                self.build(item, (*path, index), item.line, aliased=aliased)
-                for index, item in enumerate(node.items)
+                self.build(item, (*path, index), item.line, aliased=aliased) for index, item in enumerate(node.items)
             ]
         self._expect_tag(node, path, "map")
         return self._mapping(node, path, aliased=aliased)
@@ -317,9 +306,7 @@ class _Builder:
         if wanted is None:
             self._refuse_tag(node, path)
         elif not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            self._problem(
-                path, f"is not what its tag !!{(node.tag or '').removeprefix(_TAG)} says: {shown(value)}"
-            )
+            self._problem(path, f"is not what its tag !!{(node.tag or '').removeprefix(_TAG)} says: {shown(value)}")
         return value
 
     def _expect_tag(self, node: _Node, path: KeyPath, expected: str) -> None:
@@ -328,9 +315,7 @@ class _Builder:
 
     def _refuse_tag(self, node: _Node, path: KeyPath) -> None:
         tag = (node.tag or "").replace(_TAG, "!!")
-        self._problem(
-            path, f"the tag {tag!r} is not allowed here; only !!str, !!int, !!float, !!bool and !!null are"
-        )
+        self._problem(path, f"the tag {tag!r} is not allowed here; only !!str, !!int, !!float, !!bool and !!null are")
 
     def _problem(self, path: KeyPath, message: str, line: int | None = None) -> None:
         self.document.problems.append(Problem(path, message, line))

@@ -88,9 +88,7 @@ def _validate(layered: Layered) -> tuple[Config | None, list[tuple[int, str]]]:
     problems = document.problems
     config, errors = _attempt(document.data)
     # A number where text is wanted is taken as it was written (``x-version: 1.10``).
-    written = {
-        error["loc"]: document.texts.get(error["loc"]) for error in errors if error["type"] == "string_type"
-    }
+    written = {error["loc"]: document.texts.get(error["loc"]) for error in errors if error["type"] == "string_type"}
     if any(text is not None for text in written.values()):
         for path, text in written.items():
             if text is not None:

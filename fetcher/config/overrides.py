@@ -124,9 +124,7 @@ class Layered:
             path = (*path, key)
             if depth + 1 == len(override.path):
                 break
-            missing = (
-                key not in holder or holder[key] is None if isinstance(holder, dict) else key == len(holder)
-            )
+            missing = key not in holder or holder[key] is None if isinstance(holder, dict) else key == len(holder)
             if missing:
                 created = min(created, depth + 1)
                 inner: Any = [] if override.path[depth + 1].isdecimal() else {}

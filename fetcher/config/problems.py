@@ -137,10 +137,7 @@ def schemas_at(schema: Mapping[str, Any], path: KeyPath, data: object) -> list[d
     for key in path:
         data = _child(data, key)
         nodes = [
-            part
-            for node in nodes
-            for child in _children(node, key)
-            for part in _alternatives(schema, child, data)
+            part for node in nodes for child in _children(node, key) for part in _alternatives(schema, child, data)
         ]
     return nodes
 
@@ -176,11 +173,7 @@ def _unknown_key(path: KeyPath, data: object, schema: Mapping[str, Any]) -> str:
 def _literal(error: ErrorDetails) -> str:
     expected = str(error["ctx"]["expected"])
     # A long list buries the one name that was meant.
-    return (
-        "should be a name from the list"
-        if len(_names(error)) > _MANY and _near(error)
-        else f"should be {expected}"
-    )
+    return "should be a name from the list" if len(_names(error)) > _MANY and _near(error) else f"should be {expected}"
 
 
 def _names(error: ErrorDetails) -> list[str]:

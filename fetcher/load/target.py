@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.config import load
 from fetcher.engine.worker import Worker
-from fetcher.errors import ConfigError
-from fetcher.errors import RefusedError, UnreachableError
+from fetcher.errors import ConfigError, RefusedError, UnreachableError
 from fetcher.load.run import Run
 from fetcher.transports.http.resolver import MappingResolver
 

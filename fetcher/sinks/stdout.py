@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from fetcher.interfaces import Format
     from fetcher.model import Result
+
+_PATIENCE = 0.2  # seconds between looks at whether it has been given up
 
 
 class StdoutConfig(Settings):
@@ -43,6 +47,7 @@ class StdoutSink:
     def __init__(self, form: Format, fd: int | None = None) -> None:
         self._format = form
         self._fd = fd
+        self._closed = threading.Event()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="stdout sink")
 
     async def check(self, mark: str | None, *, resume: bool) -> None:
@@ -64,6 +69,7 @@ class StdoutSink:
 
     async def close(self) -> None:
         """Leave standard output open: it is not ours."""
+        self._closed.set()
         self._executor.shutdown(wait=False)
 
     async def _write(self, data: bytes) -> None:
@@ -74,10 +80,13 @@ class StdoutSink:
         fd = 1 if self._fd is None else self._fd
         try:
             while view:
-                try:
-                    view = view[os.write(fd, view) :]
-                except BlockingIOError:  # whoever shares the pipe or the terminal with us has made it so
-                    select.select([], [fd], [])
+                # A reader that does not read must not hold this thread, and with it the process, for ever. What is
+                # writable takes this much without blocking (POSIX, PIPE_BUF).
+                if self._closed.is_set():
+                    raise SinkError("standard output was given up: its reader does not read")
+                if select.select([], [fd], [], _PATIENCE)[1]:
+                    with contextlib.suppress(BlockingIOError):
+                        view = view[os.write(fd, view[: select.PIPE_BUF]) :]
         except BrokenPipeError as error:
             raise SinkError("standard output was closed by its reader") from error
         except OSError as error:

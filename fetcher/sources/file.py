@@ -72,9 +72,7 @@ class FileSourceConfig(Settings):
     def _one_character(cls, value: str | None) -> str | None:
         value = {"\\t": "\t", "tab": "\t"}.get(value or "", value)
         if value is not None and (len(value) != 1 or value in '"\r\n\0'):
-            raise ValueError(
-                "should be one character, and neither a quote nor a line end; a tab is written \\t"
-            )
+            raise ValueError("should be one character, and neither a quote nor a line end; a tab is written \\t")
         return value
 
     @model_validator(mode="after")
@@ -82,9 +80,7 @@ class FileSourceConfig(Settings):
         unused = {"txt": ("column", "key", "priority", "delimiter"), "jsonl": ("delimiter",)}
         for name in unused.get(self.kind, ()):
             if name in self.model_fields_set and getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name} means nothing in {self.kind}; set format if {self.name} is something else"
-                )
+                raise ValueError(f"{name} means nothing in {self.kind}; set format if {self.name} is something else")
         return self
 
     @property
@@ -223,9 +219,7 @@ class _Csv(_Rows):
         found = f"its columns are {', '.join(self._names) or 'none'}"
         twice = [name for name in self._names if self._names.count(name) > 1]
         if twice:
-            raise SourceError(
-                f"{config.name}:{lines.line}: two columns are named {twice[0]!r}; rename one of them"
-            )
+            raise SourceError(f"{config.name}:{lines.line}: two columns are named {twice[0]!r}; rename one of them")
         for name in (config.column, config.key, config.priority):
             if name is not None and name not in self._names:
                 raise SourceError(f"{config.name}:{lines.line}: there is no column {name!r}; {found}")
@@ -313,9 +307,7 @@ class _Reading:
             try:
                 self._lines.skip_to(msgspec.json.decode(position, type=Position))
             except msgspec.DecodeError as error:
-                raise SourceError(
-                    f"{self._config.name}: {position!r} is no position in a file: {error}"
-                ) from error
+                raise SourceError(f"{self._config.name}: {position!r} is no position in a file: {error}") from error
 
     def chunk(self) -> Chunk | None:
         """Return what comes next: about 500 rows, of a pipe those that are there; None at the end."""
@@ -323,12 +315,7 @@ class _Reading:
         jobs: list[Job] = []
         end = lines.offset + _CHUNK_BYTES
         try:
-            while (
-                len(jobs) < _CHUNK_ROWS
-                and lines.offset < end
-                and not lines.ended
-                and not (jobs and lines.waits)
-            ):
+            while len(jobs) < _CHUNK_ROWS and lines.offset < end and not lines.ended and not (jobs and lines.waits):
                 job = rows.next(may_wait=not jobs)
                 if job is not None:
                     jobs.append(job)
@@ -356,9 +343,7 @@ class FileSource:
         try:
             status = Path(self._config.path).stat()
         except OSError as error:
-            raise ConfigError(
-                f"{self._config.path}: can not be opened: {error.strerror}; {path_advice()}"
-            ) from error
+            raise ConfigError(f"{self._config.path}: can not be opened: {error.strerror}; {path_advice()}") from error
         pipe = stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode)
         if pipe and not self._config.path.endswith(".gz"):
             return  # to open and close it here would end its writer

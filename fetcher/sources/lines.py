@@ -82,9 +82,7 @@ class Input:
             except BlockingIOError:
                 continue  # somebody else reads the same terminal or pipe, and was faster
             except (OSError, EOFError, zlib.error) as error:
-                raise SourceError(
-                    f"{self.name}: can not be read on: {error}; repair it and resume"
-                ) from error
+                raise SourceError(f"{self.name}: can not be read on: {error}; repair it and resume") from error
             if not data and not self.live and os.fstat(self._fd).st_size < self._size:
                 raise SourceError(f"{self.name}: became shorter while it was read; put it back and resume")
             return data

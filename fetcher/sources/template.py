@@ -103,9 +103,7 @@ class Template:
         self._tail = text[end:]
         self.size = math.prod(slot.size for slot in self._slots)
         if not self._slots:
-            raise ValueError(
-                "has no range such as {1..10} and no list such as {a,b}; for one URL use type inline"
-            )
+            raise ValueError("has no range such as {1..10} and no list such as {a,b}; for one URL use type inline")
         self._probe()
 
     def url(self, index: int) -> str:
@@ -126,9 +124,7 @@ class Template:
             rejected = self.job(index).rejected
             if rejected is not None:
                 # Not the URL itself, which may hold a password.
-                raise ValueError(
-                    f"URL number {index + 1} of {self.size} can not be fetched: {rejected.message}"
-                )
+                raise ValueError(f"URL number {index + 1} of {self.size} can not be fetched: {rejected.message}")
 
     def _probed(self) -> Iterator[int]:
         weight = self.size

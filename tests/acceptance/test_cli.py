@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -327,6 +328,23 @@ def test_a_reader_that_goes_away_ends_the_run_without_a_traceback(tmp_path, orig
     run.stderr.close()
     assert run.returncode == 1
     assert said == "standard output was closed by its reader\n"
+
+
+def test_a_reader_that_stops_reading_does_not_keep_a_drain_from_ending(tmp_path, origin):
+    write(
+        tmp_path,
+        f"sources: ['{origin.url}/bytes/1000?i={{1..5000}}']\nsinks: ['-']\nshutdown_timeout: 300ms\n",
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-m", "fetcher", "run", "batch.yaml"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with run:
+        run.stdout.readline()  # and no more: the pipe fills up
+        run.send_signal(signal.SIGTERM)
+        said = run.stderr.read()
+        assert run.wait(timeout=20) == 75
+    assert "did not take the last results in time; their jobs will be fetched again" in said
 
 
 def test_the_demo_fetches_ten_thousand_urls_of_fifty_hosts_and_more(fetcher, tmp_path):

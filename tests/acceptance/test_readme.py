@@ -71,9 +71,7 @@ def test_the_sink_of_the_readme_works(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with origin_process() as origin:
             urls = [f"{origin.url}/bytes/1", f"{origin.url}/status/404"]
-            (tmp_path / "batch.yaml").write_text(
-                f"sources: {urls}\nsinks: [{{type: lines, path: good.txt}}]\n"
-            )
+            (tmp_path / "batch.yaml").write_text(f"sources: {urls}\nsinks: [{{type: lines, path: good.txt}}]\n")
             monkeypatch.setattr("fetcher.cli.run.raise_file_limit", lambda: None)
             assert app(["run", "batch.yaml"]) == 3
     finally:

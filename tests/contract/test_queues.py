@@ -98,9 +98,7 @@ async def test_a_job_goes_through_every_state_and_is_counted_in_it(queue):
     assert await queue.ack([Ack(held[2], Outcome.SKIPPED)], {}) == 0
     assert await queue.nack([Nack(held[3], 10)]) == 0
     counts = await queue.counts()
-    assert counts == Counts(
-        added=4, delayed=1, outcomes={Outcome.OK: 1, Outcome.FAILED: 1, Outcome.SKIPPED: 1}
-    )
+    assert counts == Counts(added=4, delayed=1, outcomes={Outcome.OK: 1, Outcome.FAILED: 1, Outcome.SKIPPED: 1})
     assert (counts.done, counts.left) == (3, 1)
 
 
@@ -451,11 +449,7 @@ class QueueMachine(RuleBasedStateMachine):
     def is_held(self, held):
         return self.model.held.get(held.job.id) is held
 
-    @rule(
-        rows=st.lists(
-            st.tuples(HOSTS, st.integers(-1, 1), st.sampled_from([None, None, "k", "l"])), max_size=8
-        )
-    )
+    @rule(rows=st.lists(st.tuples(HOSTS, st.integers(-1, 1), st.sampled_from([None, None, "k", "l"])), max_size=8))
     def put(self, rows):
         model, fresh, made = self.model, 0, []
         for number, (host, priority, key) in enumerate(rows):
@@ -512,9 +506,7 @@ class QueueMachine(RuleBasedStateMachine):
     def ack(self, numbers, outcome):
         chosen = self.picked(numbers)
         good = [held for held in chosen if self.is_held(held)]
-        assert self.do(self.queue.ack(acks([held.lease for held in chosen], outcome), {})) == len(
-            chosen
-        ) - len(good)
+        assert self.do(self.queue.ack(acks([held.lease for held in chosen], outcome), {})) == len(chosen) - len(good)
         for held in good:
             del self.model.held[held.job.id]
             self.model.outcomes[outcome] += 1
@@ -523,9 +515,7 @@ class QueueMachine(RuleBasedStateMachine):
     def nack(self, numbers, delay):
         chosen = self.picked(numbers)
         good = [held for held in chosen if self.is_held(held)]
-        assert self.do(self.queue.nack(nacks([held.lease for held in chosen], delay))) == len(chosen) - len(
-            good
-        )
+        assert self.do(self.queue.nack(nacks([held.lease for held in chosen], delay))) == len(chosen) - len(good)
         for held in good:
             del self.model.held[held.job.id]
             entry = (held.job.id, held.job.host, held.job.priority)
@@ -678,10 +668,7 @@ async def test_a_second_process_is_kept_out_and_told_why(tmp_path):
             await second.open()
         await second.close()
         process.communicate("")
-    assert (
-        str(caught.value)
-        == f"{path}: another process is using this queue; wait until it has ended, or name another"
-    )
+    assert str(caught.value) == f"{path}: another process is using this queue; wait until it has ended, or name another"
     assert caught.value.exit_code == 75
     third = SqliteQueue(path)
     await third.open()

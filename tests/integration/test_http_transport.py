@@ -245,15 +245,11 @@ async def test_none_means_none(opened, origin):
 
 async def test_a_loop_ends(opened, origin):
     async with opened() as transport:
-        error = await failure(
-            transport, job(f"{origin.url}/redirect-to?url=/redirect-to%3Furl%3D/redirect/9")
-        )
+        error = await failure(transport, job(f"{origin.url}/redirect-to?url=/redirect-to%3Furl%3D/redirect/9"))
     assert error.kind is ErrorKind.TOO_MANY_REDIRECTS
 
 
-@pytest.mark.parametrize(
-    "location", ["file:///etc/passwd", "javascript:alert(1)", "ftp://h/x", "http://[::1"]
-)
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "javascript:alert(1)", "ftp://h/x", "http://[::1"])
 async def test_a_redirect_to_nowhere(opened, origin, location):
     async with opened() as transport:
         error = await failure(transport, job(f"{origin.url}/redirect-to?url={location}"))
@@ -573,9 +569,7 @@ async def test_a_connection_is_not_reused_while_its_request_is_unread(opened):
 @pytest.mark.parametrize("pattern", ["a.b.test", "*.test", "*.B.Test"])
 async def test_names_are_mapped(opened, pattern, address):
     async def script(peer: Peer) -> None:
-        host = next(
-            line for line in (await peer.request()).split(b"\r\n") if line.lower().startswith(b"host:")
-        )
+        host = next(line for line in (await peer.request()).split(b"\r\n") if line.lower().startswith(b"host:"))
         await peer.send(ok(host[5:].strip()))
 
     async with raw_server(script, host=address) as server, opened(resolve={pattern: address}) as transport:
@@ -713,9 +707,7 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     )
     pem = folder / "self.pem"
     pem.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -800,9 +792,7 @@ def test_on_uvloop(authority, ca_file):
 
         timeout = {"timeout": {"read": 0.2, "connect": 5, "total": 9}}
         async with (
-            http_transport(
-                exchange, ca_file=ca_file, resolve={"*.test": "127.0.0.1"}, request=timeout
-            ) as transport,
+            http_transport(exchange, ca_file=ca_file, resolve={"*.test": "127.0.0.1"}, request=timeout) as transport,
             raw_server(answering(ok(), ok()), tls=serving(authority.issue_cert("good.test"))) as good,
             raw_server(answering(ok()), tls=serving(authority.issue_cert("other.test"))) as other,
             raw_server(answering(ok(), ok())) as plain,

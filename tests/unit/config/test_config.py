@@ -111,9 +111,7 @@ def test_a_file_that_is_not_there(problems, write, tmp_path):
 
 def test_a_file_that_is_too_large(write, monkeypatch):
     monkeypatch.setattr("fetcher.config.loading.MAX_BYTES", 2**20)
-    with pytest.raises(
-        ConfigProblems, match=r"^x\.yaml: is larger than 1 MiB; put the jobs into a file of their own$"
-    ):
+    with pytest.raises(ConfigProblems, match=r"^x\.yaml: is larger than 1 MiB; put the jobs into a file of their own$"):
         load(write("#" * (2**20 + 1)), environ={})
 
 
@@ -207,9 +205,7 @@ def test_a_sink_may_be_a_text(loaded):
 
 def test_a_format_may_go_against_the_name(loaded):
     for written in ("jsonl", "{type: jsonl}"):
-        sink = loaded(f"sources: [u.txt]\nsinks: [{{type: file, path: out.txt, format: {written}}}]\n").sinks[
-            0
-        ]
+        sink = loaded(f"sources: [u.txt]\nsinks: [{{type: file, path: out.txt, format: {written}}}]\n").sinks[0]
         assert type(sink.format) is registry.config_class("formats", "jsonl")
 
 
@@ -255,9 +251,7 @@ def test_a_default_that_another_setting_outdoes_is_no_contradiction(loaded):
 
 
 def test_a_name_within_a_pattern_is_no_contradiction(loaded):
-    hosts = (
-        "{'a-?.example.org': {}, '*.example.org': {}, api.example.org: {}, '::1': {}, 10.0.0.1: {}, '*': {}}"
-    )
+    hosts = "{'a-?.example.org': {}, '*.example.org': {}, api.example.org: {}, '::1': {}, 10.0.0.1: {}, '*': {}}"
     assert len(loaded(SHORT + f"limits: {{hosts: {hosts}}}\n").limits.hosts) == 6
 
 
@@ -270,9 +264,7 @@ def test_one_file_may_be_read_twice(loaded):
 
 def test_flags_win_over_the_environment_over_the_file_over_defaults(loaded):
     text = SHORT + "limits: {concurrency: 20, per_host: {concurrency: 2}}\nretry: {attempts: 2}\n"
-    config = loaded(
-        text, "limits.concurrency=40", FETCHER_LIMITS__CONCURRENCY="30", FETCHER_RETRY__ATTEMPTS="3"
-    )
+    config = loaded(text, "limits.concurrency=40", FETCHER_LIMITS__CONCURRENCY="30", FETCHER_RETRY__ATTEMPTS="3")
     assert config.limits.concurrency == 40
     assert config.limits.per_host.concurrency == 2
     assert config.retry.attempts == 3
@@ -487,10 +479,7 @@ def test_a_config_can_be_written_out_and_read_again(loaded):
 def test_the_fingerprint_is_about_jobs_only(loaded):
     first = fingerprint(loaded(FULL))
     assert len(first) == 64
-    assert (
-        fingerprint(loaded(FULL, "limits.concurrency=9", "sinks=['-']", "name=other", "retry.attempts=1"))
-        == first
-    )
+    assert fingerprint(loaded(FULL, "limits.concurrency=9", "sinks=['-']", "name=other", "retry.attempts=1")) == first
     for flag in (
         "sources.0.path=other.csv",
         "sources.2.jobs.0.json={a: 2}",
@@ -546,9 +535,7 @@ def test_a_copy_of_the_schema_is_handed_out():
 def test_the_schema_is_walked_along_the_data():
     data = {"sources": [{"type": "file"}, {"type": "inline"}]}
     found = [
-        set(node["properties"])
-        for node in schemas_at(json_schema(), ("sources", 1), data)
-        if "properties" in node
+        set(node["properties"]) for node in schemas_at(json_schema(), ("sources", 1), data) if "properties" in node
     ]
     assert found == [{"type", "jobs"}]
 

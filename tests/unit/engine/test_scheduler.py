@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fetcher.engine import scheduler as module
-from fetcher.engine.limiter import CATCH_UP, HostLimits, LimitSettings
+from fetcher.engine.limiter import HostLimits, LimitSettings
 from fetcher.engine.scheduler import Scheduler
 from fetcher.interfaces import Ack, Lease, Leased, Nack
 from fetcher.model import Job, Outcome

@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from fetcher.config import load
-from fetcher.errors import ConfigError
-from fetcher.errors import RefusedError, UnreachableError
+from fetcher.errors import ConfigError, RefusedError, UnreachableError
 from fetcher.load.plan import Spec
 from fetcher.load.target import Target, config_of, is_own, vet
 from fetcher.load.tuning import advise

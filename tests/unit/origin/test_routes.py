@@ -36,17 +36,13 @@ def test_content_names_its_offsets() -> None:
     assert len(content(SMALL * 2 + 5)) == SMALL * 2 + 5
 
 
-@pytest.mark.parametrize(
-    "path", ["/bytes/x", "/bytes/-1", "/bytes/1073741825", "/bytes/", "/status/99", "/status/100"]
-)
+@pytest.mark.parametrize("path", ["/bytes/x", "/bytes/-1", "/bytes/1073741825", "/bytes/", "/status/99", "/status/100"])
 async def test_a_bad_parameter_is_400_and_the_connection_lives(client: Client, path: str) -> None:
     assert (await client.get(path)).status == 400
     assert (await client.get("/health")).status == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/delay/nan", "/delay/-1", "/delay/1e9", "/drip/5", "/retry-after/1", "/limited/x"]
-)
+@pytest.mark.parametrize("path", ["/delay/nan", "/delay/-1", "/delay/1e9", "/drip/5", "/retry-after/1", "/limited/x"])
 async def test_a_bad_number_is_400(client: Client, path: str) -> None:
     assert (await client.get(path)).status == 400
 

@@ -50,9 +50,7 @@ class Client:
     async def head(self) -> Answer:
         """Read a response head."""
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        fields = [
-            (name.lower(), value) for name, _, value in (line.partition(": ") for line in lines[1:] if line)
-        ]
+        fields = [(name.lower(), value) for name, _, value in (line.partition(": ") for line in lines[1:] if line)]
         return Answer(int(lines[0].split(" ")[1]), fields, b"")
 
     async def answer(self, method: str = "GET") -> Answer:
@@ -73,9 +71,7 @@ class Client:
             answer.body = await self.reader.read()
         return answer
 
-    async def ask(
-        self, method: str, target: str, *fields: str, body: bytes = b"", version: str = "1.1"
-    ) -> Answer:
+    async def ask(self, method: str, target: str, *fields: str, body: bytes = b"", version: str = "1.1") -> Answer:
         """Send a request and read its response."""
         self.send(method, target, *fields, body=body, version=version)
         return await self.answer(method)

@@ -222,9 +222,7 @@ async def test_a_resumed_sink_is_cut_back_to_its_mark(queue):
     assert sink.results == ["acknowledged"]
 
 
-async def test_a_crash_between_the_first_write_and_its_acknowledgement_can_be_resumed(
-    queue, tmp_path, monkeypatch
-):
+async def test_a_crash_between_the_first_write_and_its_acknowledgement_can_be_resumed(queue, tmp_path, monkeypatch):
     """Without a mark from the beginning, the file would look like somebody else's."""
     path = Path(tmp_path / "out.jsonl")
     sink = FileSink(path, JsonlFormat())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import resource
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
-from fetcher.errors import ConfigError, SinkError, StateError
+from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
 from fetcher.formats.jsonl import JsonlFormat
 from fetcher.model import Outcome, Result
 from fetcher.sinks.file import FileSink, FileSinkConfig
@@ -31,8 +33,16 @@ def results(*names):
     return [Result(batch="b", job_id=str(name), url="u", outcome=Outcome.OK, attempts=1) for name in names]
 
 
-def mark_of(path, offset, start=0):
-    return json.dumps({"path": str(path), "offset": offset, "start": start})
+def mark_of(path, offset, start=0, before=b""):
+    """Return the mark of a file in which ``before`` comes before the offset."""
+    return json.dumps({"path": str(path), "offset": offset, "start": start, "crc": zlib.crc32(before[-4096:])})
+
+
+async def start_over(sink, mark):
+    """Do what a batch does that replaces a finished one."""
+    await sink.check(mark, resume=False)
+    await sink.discard(mark)
+    await sink.open(None)
 
 
 @pytest.fixture
@@ -46,21 +56,25 @@ async def opened():
     sinks = []
 
     async def make(path, mark=None, form=None, **settings):
-        sink = FileSink(path, form or Headed(), **settings)
-        sinks.append(sink)
+        sink = make.unopened(path, form, **settings)
         await sink.open(mark)
         return sink
 
+    def unopened(path, form=None, **settings):
+        sinks.append(FileSink(path, form or Headed(), **settings))
+        return sinks[-1]
+
+    make.unopened = unopened
     yield make
     for sink in sinks:
         await sink.close()
         await sink.close()
 
 
-async def test_a_mark_is_the_path_the_length_and_the_start(opened, path):
+async def test_a_mark_is_the_path_the_length_the_start_and_a_checksum_of_the_end(opened, path):
     sink = await opened(path)
-    assert json.loads(sink.mark()) == {"path": str(path), "offset": 0, "start": 0}
-    assert json.loads(await sink.write(results(1, 2))) == {"path": str(path), "offset": 9, "start": 0}
+    assert json.loads(sink.mark()) == json.loads(mark_of(path, 0))
+    assert json.loads(await sink.write(results(1, 2))) == json.loads(mark_of(path, 9, before=b"head\n1\n2\n"))
     mark = await sink.write(results(3))
     assert path.read_bytes() == b"head\n1\n2\n3\n"
     assert json.loads(mark)["offset"] == path.stat().st_size
@@ -98,15 +112,71 @@ async def test_a_file_shorter_than_its_mark_is_refused_and_not_touched(opened, p
     assert path.read_bytes() == b"short"
 
 
-async def test_a_file_that_vanished_is_refused(opened, path):
-    with pytest.raises(StateError, match="has 0 bytes, but 7"):
-        await opened(path, mark_of(path, 7))
+async def test_a_file_that_vanished_is_refused_and_not_made_anew(opened, path):
+    for attempt in (lambda sink: sink.open(mark_of(path, 7)), lambda sink: sink.check(mark_of(path, 7), resume=True)):
+        with pytest.raises(StateError, match="is not there, but 7 bytes were recorded as written; put the file back"):
+            await attempt(opened.unopened(path))
+        assert not path.parent.exists()
 
 
-async def test_a_mark_of_another_file_is_a_beginning_here(opened, path, tmp_path):
-    sink = await opened(path, mark_of(tmp_path / "other", 100))
-    await sink.write(results(1))
+async def test_an_empty_file_that_vanished_is_made_anew(opened, path):
+    await (await opened(path, mark_of(path, 0))).write(results(1))
     assert path.read_bytes() == b"head\n1\n"
+
+
+@pytest.mark.parametrize("edit", [lambda old: b"# a title\n" + old, lambda old: old.replace(b"2", b"3")])
+@pytest.mark.parametrize("if_exists", ["fail", "append"])
+async def test_a_file_that_was_changed_is_refused_and_not_touched(opened, path, edit, if_exists):
+    first = await opened(path)
+    mark = await first.write(results(1, 2))
+    await first.close()
+    path.write_bytes(edited := edit(path.read_bytes()))
+    for call in (
+        lambda sink: sink.open(mark),
+        lambda sink: sink.check(mark, resume=True),
+        lambda sink: sink.check(mark, resume=False),
+        lambda sink: sink.discard(mark),
+    ):
+        sink = opened.unopened(path, if_exists=if_exists)
+        with pytest.raises(StateError, match="was changed since this batch wrote it; put it back as it was"):
+            await call(sink)
+        await sink.close()
+        assert path.read_bytes() == edited
+
+
+async def test_a_long_file_is_known_by_its_last_bytes(opened, path):
+    first = await opened(path)
+    for _ in range(3):
+        mark = await first.write(results(*range(3000)))
+    mark = await first.write(results("short"))
+    await first.close()
+    assert mark == mark_of(path, path.stat().st_size, before=path.read_bytes()).replace(" ", "")
+    second = await opened(path, mark)
+    assert second.mark() == mark
+
+
+async def test_a_file_that_was_moved_is_known_by_its_end(opened, path, tmp_path):
+    first = await opened(path)
+    mark = await first.write(results(1))
+    await first.close()
+    moved = path.rename(tmp_path / "moved")
+    await (await opened(moved, mark)).write(results(2))
+    assert moved.read_bytes() == b"head\n1\n2\n"
+
+
+async def test_a_mark_of_another_empty_file_says_nothing(opened, path, tmp_path):
+    path.parent.mkdir()
+    path.write_bytes(b"precious")
+    with pytest.raises(StateError, match="was changed"):
+        await opened(path, mark_of(tmp_path / "other", 0))
+    assert path.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("mark", ["17", "{}", "nonsense"])
+async def test_a_mark_that_is_none_is_refused(opened, path, mark):
+    with pytest.raises(StateError, match="recorded in a way unknown here"):
+        await opened(path, mark)
+    assert not path.exists()
 
 
 async def test_a_file_that_is_there_is_refused_by_default_and_not_touched(opened, path):
@@ -138,7 +208,7 @@ async def test_a_file_that_is_there_can_be_gone_on_with(opened, path):
     begun = sink.mark()
     mark = await sink.write(results(1))
     assert path.read_bytes() == b"old\n1\n"
-    assert json.loads(mark) == {"path": str(path), "offset": 6, "start": 4}
+    assert json.loads(mark) == json.loads(mark_of(path, 6, 4, b"old\n1\n"))
     await sink.close()
     again = await opened(path, mark, if_exists="append")
     assert json.loads(await again.write(results(2)))["start"] == 4
@@ -147,12 +217,25 @@ async def test_a_file_that_is_there_can_be_gone_on_with(opened, path):
     assert path.read_bytes() == b"old\n"
 
 
-async def test_what_was_written_can_be_discarded(opened, path):
+async def test_what_was_written_can_be_replaced(opened, path):
     sink = await opened(path)
     mark = await sink.write(results(1))
+    await sink.close()
+    sink = opened.unopened(path, synchronous=True)
+    await sink.check(mark, resume=False)
+    assert path.read_bytes() == b"head\n1\n"
     await sink.discard(mark)
-    assert not path.exists()
-    await sink.discard(mark)
+    assert path.read_bytes() == b""
+    await start_over(sink, mark)  # as after a crash in between
+    await sink.write(results(2))
+    assert path.read_bytes() == b"head\n2\n"
+
+
+async def test_what_was_written_and_is_gone_can_be_replaced(opened, path):
+    sink = opened.unopened(path)
+    await start_over(sink, mark_of(path, 7, before=b"head\n1\n"))
+    await sink.write(results(1))
+    assert path.read_bytes() == b"head\n1\n"
 
 
 async def test_what_was_there_before_is_not_discarded(opened, path):
@@ -160,11 +243,88 @@ async def test_what_was_there_before_is_not_discarded(opened, path):
     path.write_bytes(b"old\n")
     sink = await opened(path, if_exists="append")
     mark = await sink.write(results(1))
-    await sink.discard(mark)
+    await start_over(sink, mark)
     assert path.read_bytes() == b"old\n"
     path.write_bytes(b"o")
-    await sink.discard(mark)
+    await start_over(sink, mark)
     assert path.read_bytes() == b"o"  # not made longer
+
+
+async def test_what_was_there_before_is_kept_when_append_becomes_fail(opened, path):
+    path.parent.mkdir()
+    path.write_bytes(b"old\n")
+    sink = await opened(path, if_exists="append")
+    mark = await sink.write(results(1))
+    await sink.close()
+    with pytest.raises(ConfigError, match="exists and was not written by"):
+        await opened.unopened(path).check(mark, resume=False)
+    assert path.read_bytes() == b"old\n1\n"
+
+
+async def test_what_others_appended_stays(opened, path):
+    first = await opened(path, if_exists="append")
+    mark = await first.write(results(1))
+    await first.close()
+    other = await opened(path, if_exists="append")
+    await other.write(results(2))
+    await other.close()
+    again = opened.unopened(path, if_exists="append")
+    await start_over(again, mark)
+    await again.write(results(3))
+    assert path.read_bytes() == b"head\n1\n2\n3\n"
+
+
+async def test_lines_added_by_hand_are_not_replaced(opened, path):
+    sink = await opened(path)
+    mark = await sink.write(results(1))
+    with path.open("ab") as file:
+        file.write(b"a note\n")
+    with pytest.raises(StateError, match="was changed"):
+        await sink.check(mark, resume=False)
+    await sink.close()
+    sink = opened.unopened(path, if_exists="replace")
+    await start_over(sink, mark)
+    assert path.read_bytes() == b""
+
+
+async def test_a_check_changes_nothing_and_leaves_nothing(opened, path):
+    sink = opened.unopened(path, if_exists="replace")
+    await sink.check(None, resume=False)
+    await sink.close()
+    assert not path.exists()
+    path.write_bytes(b"old")
+    sink = opened.unopened(path, if_exists="replace")
+    await sink.check(None, resume=False)
+    assert path.read_bytes() == b"old"
+    await sink.close()
+    assert path.read_bytes() == b"old"
+
+
+async def test_a_check_leaves_a_link_that_led_nowhere(opened, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    sink = opened.unopened(tmp_path / "link")
+    await sink.check(None, resume=False)
+    await sink.close()
+    assert (tmp_path / "link").is_symlink()
+    assert not (tmp_path / "target").exists()
+
+
+async def test_a_file_is_written_by_one_run_at_a_time(opened, path):
+    first = await opened(path, if_exists="append")
+    second = opened.unopened(path, if_exists="append")
+    for _ in range(2):
+        with pytest.raises(StateBusyError, match="another run is writing to it; wait until it has ended"):
+            await second.check(None, resume=False)
+    await first.close()
+    await second.check(None, resume=False)
+
+
+async def test_a_file_system_without_locks_is_good_enough(opened, path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.EOPNOTSUPP, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    await (await opened(path)).write(results(1))
 
 
 @pytest.mark.parametrize("name", ["folder", "file/x", "/proc/no/x", "/dev/full", "/dev/null", "fifo"])
@@ -226,7 +386,7 @@ async def main():
     try:
         await sink.write(results(*range(1000)))
     except SinkError as error:
-        print(error)
+        print(error, error.exit_code)
     assert sink.mark() == mark
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print(Path(sys.argv[1]).stat().st_size)
@@ -243,14 +403,13 @@ def test_a_file_that_may_not_grow_fails_and_keeps_no_torn_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     message, size = done.stdout.splitlines()
-    assert message == f"{path}: File too large"
+    assert message == f"{path}: File too large; free some space and run again to resume 75"
     assert int(size) == 25
     assert path.read_text() == "head\n" + "".join(f"{n}\n" for n in range(10)) + "x\n"
     assert resource.RLIM_INFINITY
 
 
 async def test_a_full_disk_says_what_to_do(opened, path, monkeypatch):
-    import errno  # noqa: PLC0415
     import os  # noqa: PLC0415
 
     sink = await opened(path)
@@ -263,8 +422,9 @@ async def test_a_full_disk_says_what_to_do(opened, path, monkeypatch):
         return pwrite(fd, data[: len(data) // 2], offset)
 
     monkeypatch.setattr("fetcher.sinks.file.os.pwrite", half)
-    with pytest.raises(SinkError, match="No space left on device; free some space and run again to resume"):
+    with pytest.raises(SinkError, match="No space left on device; free some space and run again to resume") as full:
         await sink.write(results(*range(100)))
+    assert full.value.exit_code == 75
     assert path.read_bytes() == b"head\n1\n"
 
 

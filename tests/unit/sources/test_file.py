@@ -58,9 +58,7 @@ def messages(jobs):
 
 
 async def test_txt_ignores_comments_and_empty_lines(write):
-    path = write(
-        "u.txt", b"\xef\xbb\xbfhttp://a.test/1\r\n\r\n# no\n  # no\n http://a.test/2 \n\nhttp://a.test/3"
-    )
+    path = write("u.txt", b"\xef\xbb\xbfhttp://a.test/1\r\n\r\n# no\n  # no\n http://a.test/2 \n\nhttp://a.test/3")
     assert plain(await jobs_of(path)) == [
         ("1", "http://a.test/1"),
         ("5", "http://a.test/2"),
@@ -134,9 +132,7 @@ async def test_damaged_gzip(write, data):
 
 
 async def test_csv_columns_become_meta(write):
-    path = write(
-        "u.csv", '\ufeffid, url ,name,\r\n7,http://a.test/1,"a\r\nb",z\r\n\r\n,,,\n8,http://a.test/2\n'
-    )
+    path = write("u.csv", '\ufeffid, url ,name,\r\n7,http://a.test/1,"a\r\nb",z\r\n\r\n,,,\n8,http://a.test/2\n')
     jobs = await jobs_of(path, key="id")
     assert plain(jobs) == [("2", "http://a.test/1"), ("6", "http://a.test/2")]
     assert [job.meta for job in jobs] == [{"id": "7", "name": "a\r\nb", "column_4": "z"}, {"id": "8"}]
@@ -172,9 +168,7 @@ async def test_csv_priority_and_bad_rows(write):
 
 
 async def test_csv_bad_utf8_rejects_the_record(write):
-    jobs = await jobs_of(
-        write("u.csv", b'url,x\nhttp://a.test/,"a\n\xff"\nhttp://a.test/2,\xe4\nhttp://a.test/3,\n')
-    )
+    jobs = await jobs_of(write("u.csv", b'url,x\nhttp://a.test/,"a\n\xff"\nhttp://a.test/2,\xe4\nhttp://a.test/3,\n'))
     assert [(job.id, job.rejected is None) for job in jobs] == [("2", False), ("4", False), ("5", True)]
 
 
@@ -234,7 +228,9 @@ def test_csv_round_trip(rows, end):
 
 
 async def test_jsonl_objects_and_strings(write):
-    data = '\ufeff{"url": "http://a.test/1", "n": [1], "p": 5, "k": 9}\r\n\n"http://a.test/2"\n{"url":"http://a.test/3"}'
+    data = (
+        '\ufeff{"url": "http://a.test/1", "n": [1], "p": 5, "k": 9}\r\n\n"http://a.test/2"\n{"url":"http://a.test/3"}'
+    )
     jobs = await jobs_of(write("u.jsonl", data), key="k", priority="p")
     assert plain(jobs) == [("1", "http://a.test/1"), ("3", "http://a.test/2"), ("4", "http://a.test/3")]
     assert (jobs[0].meta, jobs[0].priority, jobs[0].key) == ({"n": [1], "p": 5, "k": 9}, 5, "9")
@@ -262,9 +258,7 @@ async def test_jsonl_objects_and_strings(write):
     ids=range(14),
 )
 async def test_bad_jsonl_lines(write, line):
-    jobs = await jobs_of(
-        write("u.jsonl", b'"http://a.test/"\n' + line + b'\n"http://a.test/"'), key="k", priority="p"
-    )
+    jobs = await jobs_of(write("u.jsonl", b'"http://a.test/"\n' + line + b'\n"http://a.test/"'), key="k", priority="p")
     assert [(job.id, job.rejected is None) for job in jobs] == [("1", True), ("2", False), ("3", True)]
     assert jobs[1].rejected.kind == ErrorKind.INVALID_ROW
     assert all(msgspec.json.encode(job) for job in jobs)

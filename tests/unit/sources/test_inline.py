@@ -29,9 +29,7 @@ async def test_a_string_and_an_object():
 
 
 async def test_json_null_is_sent():
-    assert [
-        job.body for job in await jobs_of([{"url": "http://a.test/", "json": None}, "http://a.test/"])
-    ] == [
+    assert [job.body for job in await jobs_of([{"url": "http://a.test/", "json": None}, "http://a.test/"])] == [
         b"null",
         None,
     ]
