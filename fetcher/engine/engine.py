@@ -287,6 +287,8 @@ class Engine:
             self.scheduler.done(lease, started, self._loop.time())
             if not self._want_lease.is_set():
                 self._want_lease.set()
+            if not self.running and not self.scheduler.waiting:
+                self.delivery.hurry()
 
     def _conclude(self, lease: Lease, result: Result, attempt: Attempt | None) -> None:
         """Deliver a result, or give the job back to be tried again."""

@@ -56,6 +56,11 @@ class Batcher(Generic[_T]):
             if len(self._items) >= self._size * self._DEEP or self._bytes >= self._size_bytes * self._DEEP:
                 self._room.clear()
 
+    def hurry(self) -> None:
+        """Hand out what there is without waiting for more: no more is under way."""
+        if self._items:
+            self._wake.set()
+
     def close(self) -> None:
         """Let ``next`` hand out what is left at once, and then None."""
         self._closed = True

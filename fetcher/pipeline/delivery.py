@@ -120,6 +120,10 @@ class Delivery:
         finally:
             self.writing.discard(name)
 
+    def hurry(self) -> None:
+        """Deliver what there is at once: nothing else is under way."""
+        self._batcher.hurry()
+
     def finish(self) -> None:
         """Let ``run`` end once everything that was added is delivered."""
         self._batcher.close()

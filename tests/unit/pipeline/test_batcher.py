@@ -165,3 +165,16 @@ async def test_nothing_is_lost_between_many_producers_and_a_consumer():
     batcher.close()
     await consumer
     assert len(seen) == len(set(seen)) == 500
+
+
+async def test_hurry_hands_out_what_there_is_and_nothing_is_no_batch():
+    batcher = Batcher(size=100, size_bytes=10**9, linger=3600, weigh=lambda _: 1)
+    batcher.hurry()
+    waiting = asyncio.ensure_future(batcher.next())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    batcher.add("a")
+    batcher.hurry()
+    assert await waiting == ["a"]
+    batcher.close()
+    assert await batcher.next() is None
