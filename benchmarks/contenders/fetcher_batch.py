@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING
 
 from benchmarks.batch_files import read_records, write_config
 from benchmarks.contenders import Fetched, Task, metered
 from fetcher.assembly import Batch
-from fetcher.cli.run import raise_file_limit, run_loop
+from fetcher.cli.run import calm_collector, raise_file_limit, run_loop
 from fetcher.config import load
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ async def _run(config: Config, runs: list[Fetched]) -> int:
     batch = Batch(config)
     await batch.open()
     try:
-        gc.collect()
-        gc.freeze()
+        calm_collector()
         with metered() as fetched:
             await batch.run()
         runs.append(fetched)
