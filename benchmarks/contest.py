@@ -39,7 +39,6 @@ NOTES = [
     "blocking_socket, socket_threads: parse nothing but the status, and have a connection for each request",
     "threads: 32, as many as a ThreadPoolExecutor takes at most of its own accord",
     "fetcher_engine: this project, queue and sink in memory; fetcher_batch: with SQLite queue and JSONL file",
-    "these two end with a wait of 0.1 s for the last batch of records: the shorter the run, the more it counts",
 ]
 
 
