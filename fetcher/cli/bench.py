@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import signal
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -18,6 +16,7 @@ from rich.text import Text
 
 from fetcher.cli.figures import comparison_table, rate, report_tables
 from fetcher.cli.run import EXIT_FAILURES, Override, configure_logging, raise_file_limit, run_loop
+from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain, seconds
 from fetcher.errors import ConfigError, PlanError, ReportError
 from fetcher.histogram import quantile
@@ -29,7 +28,7 @@ from fetcher.load.plan import parse_plan
 from fetcher.load.target import Target, config_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from rich.console import RenderableType
 
@@ -142,7 +141,7 @@ async def measure(
 ) -> int:
     """Open the target and measure, with a live display; return 130 if it was interrupted."""
     stop = asyncio.Event()
-    with stopping_on_signals(stop):
+    with first_signal(stop.set):
         await target.open()
         showing = asyncio.create_task(_show(console, display), name="display")
         # What was loaded so far lives as long as the process; the collector need not look at it again.
@@ -163,27 +162,6 @@ async def _show(console: Console, display: Callable[[], RenderableType]) -> None
         while True:
             live.update(display(), refresh=True)
             await asyncio.sleep(_REFRESH)
-
-
-@contextlib.contextmanager
-def stopping_on_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Stop on the first SIGINT or SIGTERM, and die of the second as the signal's default has it."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def first() -> None:
-        stop.set()
-        for number in signals:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in signals:
-        loop.add_signal_handler(number, first)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 def run_line(run: Run) -> str:

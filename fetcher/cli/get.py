@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from fetcher.assembly import Batch
-from fetcher.cli.run import EXIT_FAILURES, Override, draining_on_signals, raise_file_limit, run_loop
+from fetcher.cli.run import EXIT_FAILURES, Override, raise_file_limit, run_loop
+from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load
 from fetcher.intake import job_from_mapping
@@ -83,7 +84,7 @@ def _problem(job: dict[str, Any]) -> str | None:
 async def _get(batch: Batch) -> int:
     await batch.open()
     try:
-        with draining_on_signals(batch):
+        with first_signal(batch.drain):
             finished = await batch.run()
         if not finished:
             return EXIT_INTERRUPTED

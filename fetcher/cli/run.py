@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +15,13 @@ from rich.console import Console
 
 from fetcher.assembly import Batch
 from fetcher.cli import progress, summary
+from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load
 from fetcher.model import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Coroutine
 
     from fetcher.config import Config
 
@@ -80,11 +80,12 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 async def _run(batch: Batch, console: Console) -> int:
-    def say_draining() -> None:
+    def drain() -> None:
         count = len(batch.engine.running)
         console.print(f"draining: {count:,} requests in flight; interrupt again to end at once")
+        batch.drain()
 
-    with draining_on_signals(batch, say_draining):
+    with first_signal(drain):
         await batch.open()
         try:
             announce(batch, console)
@@ -127,28 +128,6 @@ def announce(batch: Batch, console: Console) -> None:
     engine = batch.engine
     if batch.resumed and engine.added:
         console.print(f"resuming {batch.config.name}: {engine.done:,} of {engine.added:,} jobs done")
-
-
-@contextlib.contextmanager
-def draining_on_signals(batch: Batch, announce: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Drain on the first SIGINT or SIGTERM, and die of the second as the signal's default has it."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def first() -> None:
-        announce()
-        batch.drain()
-        for number in signals:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in signals:
-        loop.add_signal_handler(number, first)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 def configure_logging() -> None:
