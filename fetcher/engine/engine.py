@@ -171,8 +171,9 @@ class Engine:
 
     async def _lease_loop(self) -> None:
         while True:
-            if self._loop.time() - self._renewed > self._queue.term / 2:
-                # The process was stopped for a while. Its leases may lapse in the next lease, but not before.
+            # The process was stopped for a while: its leases may lapse in the next lease, but not before. It may have
+            # been stopped again while it renewed them.
+            while self._loop.time() - self._renewed > self._queue.term / 2:
                 await self._renew()
             demand = self.scheduler.demand(self._loop.time())
             self._want_lease.clear()
