@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -93,7 +94,7 @@ class Engine:
     async def start(self, marks: Mapping[str, str]) -> None:
         """Open sinks and transports. Raises ConfigError or StateError before anything is fetched."""
         self._loop = asyncio.get_running_loop()
-        self._renewed = self._loop.time()
+        self._renewed = time.monotonic()
         counts = await self._queue.counts()
         self.added, self.duplicates, self.done = counts.added, counts.duplicates, counts.done
         await self.delivery.open(marks)
@@ -172,8 +173,8 @@ class Engine:
     async def _lease_loop(self) -> None:
         while True:
             # The process was stopped for a while: its leases may lapse in the next lease, but not before. It may have
-            # been stopped again while it renewed them.
-            while self._loop.time() - self._renewed > self._queue.term / 2:
+            # been stopped again while it renewed them. uvloop's own time stands still within a turn of the loop.
+            while time.monotonic() - self._renewed > self._queue.term / 2:
                 await self._renew()
             demand = self.scheduler.demand(self._loop.time())
             self._want_lease.clear()
@@ -335,7 +336,7 @@ class Engine:
             await self._renew()
 
     async def _renew(self) -> None:
-        self._renewed = self._loop.time()
+        self._renewed = time.monotonic()
         await self._queue.extend(list(self._held.values()))
 
     def _settled(self, leases: Sequence[Lease], accepted: int) -> None:
