@@ -24,7 +24,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from fetcher.model import Redirect, Response
 
 
 class ErrorKind(StrEnum):
@@ -53,6 +55,10 @@ class ErrorKind(StrEnum):
     TLS_UNTRUSTED = "tls_untrusted"
     TLS_TIMEOUT = "tls_timeout"
     TLS_PROTOCOL = "tls_protocol"
+    # Proxy
+    PROXY_UNREACHABLE = "proxy_unreachable"
+    PROXY_AUTH = "proxy_auth"
+    PROXY_REFUSED = "proxy_refused"
     # HTTP
     BAD_HTTP = "bad_http"
     NOT_HTTP = "not_http"
@@ -60,6 +66,7 @@ class ErrorKind(StrEnum):
     BODY_INCOMPLETE = "body_incomplete"
     BODY_TOO_LARGE = "body_too_large"
     BAD_ENCODING = "bad_encoding"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
     BAD_REDIRECT = "bad_redirect"
     TOO_MANY_REDIRECTS = "too_many_redirects"
     HTTP_3XX = "http_3xx"
@@ -68,10 +75,19 @@ class ErrorKind(StrEnum):
     # Time
     READ_TIMEOUT = "read_timeout"
     TOTAL_TIMEOUT = "total_timeout"
+    TOO_SLOW = "too_slow"
     DEADLINE = "deadline"
     # Ours
+    AUTH_FAILED = "auth_failed"
     BLOCKED = "blocked"
+    ROBOTS_DISALLOWED = "robots_disallowed"
+    ROBOTS_UNREACHABLE = "robots_unreachable"
+    HOST_DOWN = "host_down"
     INTERNAL = "internal"
+
+
+SKIPPING = frozenset({ErrorKind.ROBOTS_DISALLOWED, ErrorKind.ROBOTS_UNREACHABLE, ErrorKind.HOST_DOWN})
+"""Kinds of jobs that were not fetched though they could have been: they end as ``skipped``, not as ``failed``."""
 
 
 class FetcherError(Exception):
@@ -143,17 +159,29 @@ class ReportError(FetcherError):
 class FetchError(FetcherError):
     """One job failed. Becomes a Result at the worker and goes no further.
 
-    ``retry_after`` is in seconds, where the server named it. ``sent`` says whether request bytes had left: a
-    request that is not idempotent is only retried if they had not (RFC 9110, section 9.2.2).
+    ``sent`` says whether request bytes had left: a request that is not idempotent is only retried if they had not
+    (RFC 9110, section 9.2.2). ``response`` is the head if one had arrived, ``redirects`` what led there: the record
+    of the failure shows them.
     """
 
-    def __init__(self, kind: ErrorKind, message: str, *, sent: bool = True, status: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        sent: bool = True,
+        status: int | None = None,
+        response: Response | None = None,
+        redirects: Sequence[Redirect] = (),
+    ) -> None:
         """Describe the failure; ``status`` is kept where a response head had arrived."""
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.sent = sent
         self.status = status
+        self.response = response
+        self.redirects = redirects
 
 
 def suggestion(wrong: object, known: Iterable[str]) -> str:

@@ -42,6 +42,7 @@ class Job(msgspec.Struct, omit_defaults=True):
 
     ``id`` names the source and the row it came from, and is the same however often the input is read.
     ``host`` is what politeness limits apply to: the lower-case host name, without a port.
+    ``verify`` False accepts any certificate. ``checksum`` is what the body has to hash to, such as ``sha256:9f8...``.
     ``attempts`` and ``first_started_at`` (epoch seconds) are kept by the queue from one attempt to the next.
     """
 
@@ -53,6 +54,8 @@ class Job(msgspec.Struct, omit_defaults=True):
     body: bytes | None = None
     priority: int = 0
     timeout: float | None = None
+    verify: bool | None = None
+    checksum: str | None = None
     meta: dict[str, Any] | None = None
     key: str | None = None
     rejected: Rejection | None = None
@@ -84,6 +87,12 @@ class Response(msgspec.Struct):
     """What a transport brings back: the last answer, and how it was reached.
 
     ``method`` is that of the last hop (a redirect may turn POST into GET), and so are the ``timings``.
+
+    ``length_unknown``: the end of the connection was the end of the body, so nothing proves that it is whole.
+    ``content_encoding``: the codings that are still on the body, as there is no decoder for them. ``verified``: False
+    if the certificate was not checked. ``revalidated``: the body did not change, and is that of an earlier run.
+    ``resumed_at``: the offset in bytes from which on the body was fetched this time. ``proxy``: which one was used.
+    ``crawl_delay``: the least seconds between two requests that the host's robots.txt asks for.
     """
 
     status: int
@@ -97,8 +106,16 @@ class Response(msgspec.Struct):
     content_type: str | None = None
     content_length: int | None = None
     sha256: str | None = None
+    body_path: str | None = None
+    length_unknown: bool = False
+    content_encoding: str | None = None
+    resumed_at: int | None = None
+    revalidated: bool = False
     http_version: str | None = None
     remote_ip: str | None = None
+    proxy: str | None = None
+    verified: bool = True
+    crawl_delay: float | None = None
     redirects: list[Redirect] = []
     timings: Timings = msgspec.field(default_factory=Timings)
 
@@ -109,7 +126,7 @@ class Result(msgspec.Struct, omit_defaults=True, kw_only=True):
     Durations are in seconds, sizes in bytes. ``queue_s`` is the time between the lease of the job and the start
     of the exchange. ``dns_s``, ``connect_s``, ``tls_s`` and ``first_byte_s`` are those of the last hop, ``total_s``
     covers all hops, redirects included; ``method`` is what the last hop was made with. ``body_size`` counts decoded
-    bytes, ``wire_size`` those that travelled.
+    bytes, ``wire_size`` those that travelled. What else a ``Response`` says of itself is here if it is not as usual.
     """
 
     schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)
@@ -133,12 +150,18 @@ class Result(msgspec.Struct, omit_defaults=True, kw_only=True):
     total_s: float | None = None
     http_version: str | None = None
     remote_ip: str | None = None
+    proxy: str | None = None
+    verified: bool | None = None
     headers: list[Header] | None = None
     content_type: str | None = None
     content_length: int | None = None
     body_size: int | None = None
     wire_size: int | None = None
     truncated: bool | None = None
+    length_unknown: bool | None = None
+    content_encoding: str | None = None
+    resumed_at: int | None = None
+    revalidated: bool | None = None
     sha256: str | None = None
     body: bytes | None = None
     body_encoding: str | None = None

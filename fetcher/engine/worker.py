@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from fetcher.engine.retry import Attempt, parse_retry_after
-from fetcher.errors import ErrorKind, FetchError
+from fetcher.errors import SKIPPING, ErrorKind, FetchError, SinkError, StateError
 from fetcher.model import Outcome, Response, Result
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ class Worker:
             if task is None or task.cancelling():
                 raise
             return FetchError(ErrorKind.INTERNAL, "the transport cancelled its own fetch")
+        except (SinkError, StateError):
+            # A disk that takes no more bodies is no fault of any job: the run stops, and all of them are kept.
+            raise
         except Exception as error:  # noqa: BLE001  a fault of ours must cost one job, not the run
             return FetchError(ErrorKind.INTERNAL, f"{type(error).__name__}: {error}")
 
@@ -108,14 +111,21 @@ def _describe(result: Result, response: Response) -> None:
     result.status = status
     result.http_version = response.http_version
     result.remote_ip = response.remote_ip
+    result.proxy = response.proxy
+    result.verified = None if response.verified else False
     result.headers = response.headers
     result.content_type = response.content_type
     result.content_length = response.content_length
     result.body_size = response.body_size
     result.wire_size = response.wire_size
     result.truncated = response.truncated or None
+    result.length_unknown = response.length_unknown or None
+    result.content_encoding = response.content_encoding
+    result.resumed_at = response.resumed_at
+    result.revalidated = response.revalidated or None
     result.sha256 = response.sha256
     result.body = response.body
+    result.body_path = response.body_path
     result.redirects = response.redirects or None
     timings = response.timings
     result.dns_s = timings.dns
@@ -129,10 +139,13 @@ def _describe(result: Result, response: Response) -> None:
 
 
 def _describe_error(result: Result, error: FetchError) -> None:
-    result.outcome = Outcome.FAILED
+    if error.response is not None:
+        _describe(result, error.response)
+    result.outcome = Outcome.SKIPPED if error.kind in SKIPPING else Outcome.FAILED
     result.error_kind = error.kind
     result.error_message = error.message
     result.status = error.status
+    result.redirects = list(error.redirects) or result.redirects
 
 
 def _attempt(result: Result, answer: Response | FetchError, method: str, age: float) -> Attempt:

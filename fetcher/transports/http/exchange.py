@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from io import BytesIO
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -48,14 +49,36 @@ _READ_SIZE = 64 * 1024
 _LARGE_BODY = 1024 * 1024
 
 
+class Lane(msgspec.Struct, frozen=True):
+    """The way of a hop that does not go the usual one. Connections of one lane are never used for another.
+
+    ``tls``: instead of the session's own context; ``verified`` is False if it accepts any certificate. ``proxy``:
+    its URL, without a user and password, which are in ``proxy_headers``.
+    """
+
+    tls: SSLContext | None = None
+    verified: bool = True
+    proxy: URL | None = None
+    proxy_headers: tuple[Header, ...] = ()
+
+    @property
+    def forwarding(self) -> bool:
+        """Whether a proxy is sent the request itself, where it is not asked for a tunnel (RFC 9112, section 3.2.2)."""
+        return self.proxy is not None and self.proxy.scheme in {"http", "https"}
+
+
 class Hop(msgspec.Struct):
-    """A request as it goes onto the wire. ``url`` is absolute and already encoded."""
+    """A request as it goes onto the wire. ``url`` is absolute and already encoded; no ``lane`` is the usual one."""
 
     method: str
     url: str
     headers: list[Header]
     body: bytes | None
     timeout: ClientTimeout
+    lane: Lane | None = None
+
+
+USUAL_LANE = Lane()
 
 
 class Answer(Protocol):
@@ -98,11 +121,12 @@ class Exchange(Protocol):
 class _Route(msgspec.Struct, eq=False):
     """What all requests to one origin share.
 
-    ``request`` only serves to find or open a connection. ``version`` is what follows the target in a request
-    line, ``head`` that and the rest of the head that most requests have.
+    ``request`` only serves to find or open a connection. ``before`` and ``version`` are what stands around the path in
+    a request line, ``head`` the latter and the rest of the head that most requests have.
     """
 
     request: ClientRequest
+    before: str
     version: bytes
     host: bytes
     head: bytes
@@ -121,13 +145,15 @@ class ConnectionExchange:
         self._connector = session.connector
         self._loop = asyncio.get_running_loop()
         self._usual = usual
-        self._routes: OrderedDict[str, _Route] = OrderedDict()
+        self._routes: OrderedDict[str | tuple[str, Lane], _Route] = OrderedDict()
 
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Send the request, on another connection if a reused one turns out to be closed."""
         url = hop.url
         end = _end_of_origin(url)
-        route = self._routes.get(url[:end]) or self._route(url[:end])
+        lane = hop.lane
+        key = url[:end] if lane is None else (url[:end], lane)
+        route = self._routes.get(key) or self._route(key, url[:end], lane or USUAL_LANE)
         data = self._serialise(hop, route, url[end:])
         while True:
             try:
@@ -174,7 +200,8 @@ class ConnectionExchange:
 
     def _serialise(self, hop: Hop, route: _Route, target: str) -> bytes:
         """Write a request (RFC 9112, section 3). Intake has checked all of it; this makes sure of it."""
-        line = f"{hop.method} {target}" if target[:1] == "/" else f"{hop.method} /{target}"
+        before = f"{hop.method} {route.before}"
+        line = before + target if target[:1] == "/" else f"{before}/{target}"
         _check_line(line)
         body = hop.body
         if hop.headers is self._usual and body is None and hop.method not in _EXPECT_BODY:
@@ -186,15 +213,27 @@ class ConnectionExchange:
         host = b"" if own_host else route.host
         return b"".join((line.encode("ascii"), route.version, host, fields, length, b"\r\n", body or b""))
 
-    def _route(self, origin: str) -> _Route:
+    def _route(self, key: str | tuple[str, Lane], origin: str, lane: Lane) -> _Route:
         url = URL(origin + "/", encoded=True)
-        request = ClientRequest("GET", url, loop=self._loop, session=self._session)
+        request = ClientRequest(
+            "GET",
+            url,
+            loop=self._loop,
+            session=self._session,
+            ssl=True if lane.tls is None else lane.tls,
+            proxy=lane.proxy,
+            proxy_headers=dict(lane.proxy_headers) or None,
+        )
         default = ":443" if url.scheme == "https" else ":80"
         name = origin.partition("://")[2].removesuffix(default).encode("ascii")
         version, host = b" HTTP/1.1\r\n", b"Host: " + name + b"\r\n"
+        before = ""
+        if lane.forwarding and url.scheme == "http":
+            before = origin
+            version += _fields(list(lane.proxy_headers))[0]
         fields, own_host = _fields(self._usual)
         head = version + (b"" if own_host else host) + fields + b"\r\n"
-        route = self._routes[origin] = _Route(request, version, host, head)
+        route = self._routes[key] = _Route(request, before, version, host, head)
         if len(self._routes) > _MOST_ROUTES:
             self._routes.popitem(last=False)
         return route
@@ -256,6 +295,7 @@ class SessionExchange:
         """Send the request through every layer of aiohttp's client."""
         _check_line(f"{hop.method} {hop.url}")
         _fields(hop.headers)
+        lane = hop.lane or USUAL_LANE
         try:
             response = await self._session.request(
                 hop.method,
@@ -263,6 +303,9 @@ class SessionExchange:
                 headers=hop.headers,
                 data=_payload(hop.body),
                 allow_redirects=False,
+                ssl=True if lane.tls is None else lane.tls,
+                proxy=lane.proxy,
+                proxy_headers=dict(lane.proxy_headers) or None,
                 timeout=hop.timeout,
                 trace_request_ctx=trace,
             )

@@ -32,7 +32,7 @@ def follow(hop: Hop, status: int, location: str) -> Hop:
         headers = [header for header in headers if header[0].lower() not in _OF_BODY]
     if _origin(target) != _origin(hop.url):
         headers = [header for header in headers if header[0].lower() not in _OF_ORIGIN]
-    return Hop(method, target, headers, body, hop.timeout)
+    return Hop(method, target, headers, body, hop.timeout, hop.lane)
 
 
 def shown_location(location: str) -> str:
