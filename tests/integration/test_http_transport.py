@@ -361,11 +361,11 @@ BROKEN = {
         "the gzip body ends before its end-of-stream mark",
     ),
     "no gzip": (ok(b"hello", "Content-Encoding: gzip"), ErrorKind.BAD_ENCODING, "the gzip body is damaged"),
-    "bad chunk": (CHUNKED + b"zz\r\n", ErrorKind.BAD_HTTP, "Invalid character in chunk size: b'zz'"),
+    "bad chunk": (CHUNKED + b"zz\r\n", ErrorKind.BAD_HTTP, "size: b'zz'"),
     "two lengths": (
         HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
         ErrorKind.BAD_HTTP,
-        "Duplicate",
+        "Content-Length",
     ),
     "101": (
         b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
@@ -378,14 +378,14 @@ BROKEN = {
         "the answer is not HTTP; it begins with b'SSH-2.0-OpenSSH_9.6'",
     ),
     "long header": (
-        HEAD + b"A: " + b"x" * 20_000 + b"\r\n\r\n",
+        HEAD + b"A: " + b"x" * 300_000 + b"\r\n\r\n",
         ErrorKind.HEADERS_TOO_LARGE,
-        "a header field is longer than 16384 bytes",
+        "262144 bytes",
     ),
     "many headers": (
         HEAD + b"A: b\r\n" * 300 + b"\r\n",
         ErrorKind.HEADERS_TOO_LARGE,
-        "too many header fields",
+        " header fields",
     ),
     "nothing": (b"", ErrorKind.SERVER_DISCONNECTED, "the server closed the connection without an answer"),
     "half a head": (
@@ -676,7 +676,7 @@ async def test_tls(opened, authority, ca_file):
     context = serving(authority.issue_cert("good.test"))
     async with (
         raw_server(answering(ok(), ok()), tls=context) as server,
-        opened(ca_file=ca_file, resolve={"*.test": "127.0.0.1"}) as transport,
+        opened(tls={"ca_file": ca_file}, resolve={"*.test": "127.0.0.1"}) as transport,
     ):
         first = await transport.fetch(job(server.url(host="good.test")))
         second = await transport.fetch(job(server.url(host="good.test")))
@@ -720,7 +720,7 @@ async def test_a_bad_certificate(opened, authority, ca_file, kind):
     context = serving(bad_certificates(authority)[kind])
     async with (
         raw_server(saying(ok()), tls=context) as server,
-        opened(ca_file=ca_file, resolve={"*.test": "127.0.0.1"}) as transport,
+        opened(tls={"ca_file": ca_file}, resolve={"*.test": "127.0.0.1"}) as transport,
     ):
         error = await failure(transport, job(server.url(host="good.test")))
     assert (error.kind, error.sent) == (kind, False)
@@ -746,7 +746,7 @@ async def test_plain_http_on_a_tls_port_and_the_reverse(opened, authority, ca_fi
     async with (
         raw_server(confused) as plain,
         raw_server(saying(ok()), tls=serving(authority.issue_cert("good.test"))) as server,
-        opened(ca_file=ca_file) as transport,
+        opened(tls={"ca_file": ca_file}) as transport,
     ):
         to_plain = await failure(transport, job(f"https://127.0.0.1:{plain.port}/"))
         to_tls = await failure(transport, job(f"http://127.0.0.1:{server.port}/"))
@@ -769,8 +769,8 @@ async def test_a_ca_file_that_can_not_be_used(tmp_path, content):
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigError, match=r"http\.ca_file"):
-        async with http_transport("connection", ca_file=str(path)):
+    with pytest.raises(ConfigError, match=r"http\.tls\.ca_file"):
+        async with http_transport("connection", tls={"ca_file": str(path)}):
             pass
 
 
@@ -792,7 +792,7 @@ def test_on_uvloop(authority, ca_file):
 
         timeout = {"timeout": {"read": 0.2, "connect": 5, "total": 9}}
         async with (
-            http_transport(exchange, ca_file=ca_file, resolve={"*.test": "127.0.0.1"}, request=timeout) as transport,
+            http_transport(exchange, tls={"ca_file": ca_file}, resolve={"*.test": "127.0.0.1"}, request=timeout) as transport,
             raw_server(answering(ok(), ok()), tls=serving(authority.issue_cert("good.test"))) as good,
             raw_server(answering(ok()), tls=serving(authority.issue_cert("other.test"))) as other,
             raw_server(answering(ok(), ok())) as plain,

@@ -18,34 +18,29 @@ from ssl import SSLContext
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from aiohttp import ClientOSError, ClientRequest, ClientTimeout, HttpVersion11, ServerDisconnectedError
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import ClientOSError, ClientRequest, ClientTimeout, ServerDisconnectedError
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import IDEMPOTENT, Header
-from fetcher.transports.http.connector import PooledConnection
+from fetcher.transports.http.connection import PooledConnection
 from fetcher.transports.http.faults import fetch_error
+from fetcher.transports.http.wire import ResponseParser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp import ClientResponse, ClientSession, StreamReader
+    from aiohttp import ClientResponse, ClientSession
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
-    from aiohttp.http_parser import RawResponseMessage
 
     from fetcher.transports.http.tracing import HopTrace
+    from fetcher.transports.http.wire import Bounds, Head
 
 # A request without a body says so where one would have been expected (RFC 9110, section 8.6).
 _EXPECT_BODY = frozenset({"POST", "PUT", "PATCH"})
 _MOST_ROUTES = 4096
-_MOST_INTERIM = 8
 _SWITCHING = 101
-_FIRST_FINAL = 200
-MAX_FIELD = 16 * 1024
-MAX_HEADERS = 256
-_READ_SIZE = 64 * 1024
 _LARGE_BODY = 1024 * 1024
 
 
@@ -95,7 +90,12 @@ class Answer(Protocol):
 
     @property
     def fields(self) -> Mapping[str, str]:
-        """Header values by their names."""
+        """Header values by their names, of several fields with one name the first."""
+        ...
+
+    @property
+    def length_unknown(self) -> bool:
+        """Whether the body ends with its connection, so that nothing proves it to be whole."""
         ...
 
     async def read(self) -> bytes:
@@ -138,13 +138,14 @@ class ConnectionExchange:
     ``usual`` are the headers that most hops have; they are recognised by identity.
     """
 
-    def __init__(self, session: ClientSession, usual: list[Header]) -> None:
+    def __init__(self, session: ClientSession, usual: list[Header], bounds: Bounds) -> None:
         if session.connector is None:
             raise RuntimeError("the session is closed")
         self._session = session
         self._connector = session.connector
         self._loop = asyncio.get_running_loop()
         self._usual = usual
+        self._bounds = bounds
         self._routes: OrderedDict[str | tuple[str, Lane], _Route] = OrderedDict()
 
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
@@ -168,7 +169,7 @@ class ConnectionExchange:
                 # section 9.3.1). Every turn uses up a pooled connection, so this ends.
                 if not trace.reused or hop.method not in IDEMPOTENT:
                     raise fetch_error(error, url, trace) from error
-            except (HttpProcessingError, OSError) as error:
+            except OSError as error:
                 connection.close()
                 raise fetch_error(error, url, trace) from error
             except BaseException:
@@ -178,25 +179,13 @@ class ConnectionExchange:
     async def _talk(self, connection: Connection, hop: Hop, data: bytes) -> Answer:
         protocol = connection.protocol
         transport = None if protocol is None else protocol.transport
-        if protocol is None or transport is None:
+        if not isinstance(protocol, PooledConnection) or transport is None:
             raise ServerDisconnectedError
-        protocol.set_response_params(
-            skip_payload=hop.method == "HEAD",
-            read_until_eof=True,
-            auto_decompress=False,
-            read_bufsize=_READ_SIZE,
-            max_line_size=MAX_FIELD,
-            max_field_size=MAX_FIELD,
-            max_headers=MAX_HEADERS,
-        )
+        parser = ResponseParser(hop.method, self._bounds)
+        protocol.expect(parser)
         transport.write(data)
-        for _ in range(_MOST_INTERIM):
-            message, payload = await protocol.read()
-            if message.code >= _FIRST_FINAL:
-                return _ConnectionAnswer(connection, message, payload, hop.url)
-            if message.code == _SWITCHING:
-                raise _switched()
-        raise FetchError(ErrorKind.BAD_HTTP, f"more than {_MOST_INTERIM} interim responses")
+        head = await protocol.head()
+        return _ConnectionAnswer(connection, protocol, parser, head)
 
     def _serialise(self, hop: Hop, route: _Route, target: str) -> bytes:
         """Write a request (RFC 9112, section 3). Intake has checked all of it; this makes sure of it."""
@@ -242,47 +231,30 @@ class ConnectionExchange:
 class _ConnectionAnswer:
     """A response that is still arriving on a connection of the pool."""
 
-    __slots__ = (
-        "_connection",
-        "_payload",
-        "_url",
-        "fields",
-        "headers",
-        "http_version",
-        "remote_ip",
-        "status",
-    )
+    __slots__ = ("_connection", "_parser", "_protocol", "fields", "headers", "http_version", "remote_ip", "status")
 
-    def __init__(self, connection: Connection, message: RawResponseMessage, payload: StreamReader, url: str) -> None:
+    def __init__(self, connection: Connection, protocol: PooledConnection, parser: ResponseParser, head: Head) -> None:
         self._connection = connection
-        self._payload = payload
-        self._url = url
-        self.status = message.code
-        self.headers = _decoded(message.raw_headers)
-        self.fields = message.headers
-        version = message.version
-        self.http_version = "1.1" if version == HttpVersion11 else f"{version.major}.{version.minor}"
-        self.remote_ip = _remote_ip(connection.protocol)
+        self._protocol = protocol
+        self._parser = parser
+        self.status = head.status
+        self.headers = head.headers
+        self.fields = head.fields
+        self.http_version = head.version
+        self.remote_ip = protocol.remote_ip
+
+    @property
+    def length_unknown(self) -> bool:
+        return self._parser.length_unknown
 
     async def read(self) -> bytes:
-        """Return what has arrived of the body."""
-        payload = self._payload
-        try:
-            while not payload.at_eof():
-                if chunk := await payload.readany():
-                    return chunk
-        except Exception as error:
-            raise fetch_error(error, self._url, None, in_body=True, status=self.status) from error
-        return b""
+        return await self._protocol.body(self._parser)
 
     def close(self) -> None:
-        """Give the connection back; the pool closes it if anything of the response is still to come."""
-        transport = self._connection.transport
-        if transport is not None and transport.get_write_buffer_size():
-            # Answered before the request was read: who knows whether the rest of it ever will be.
-            self._connection.close()
-        else:
+        if self._protocol.finished(self._parser):
             self._connection.release()
+        else:
+            self._connection.close()
 
 
 class SessionExchange:
@@ -329,6 +301,9 @@ class _SessionAnswer:
         self.http_version = f"{version.major}.{version.minor}" if version else "1.1"
         # Not ``response.connection``, which is gone already if the whole body came with the head.
         self.remote_ip = _remote_ip(getattr(response, "_protocol", None))
+        self.length_unknown = not (
+            "Content-Length" in response.headers or "Transfer-Encoding" in response.headers or response.content.at_eof()
+        )
 
     async def read(self) -> bytes:
         """Return what has arrived of the body."""

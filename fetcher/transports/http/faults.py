@@ -72,6 +72,7 @@ _LIMIT = re.compile(r"more than (\d+) bytes")
 _NOT_HTTP = "Expected HTTP/"
 _TOO_MANY_HEADERS = "Too many headers"
 _LONGEST = 300
+_WHERE = ("in the middle of a response head", "without an answer")
 
 
 def fetch_error(
@@ -198,8 +199,9 @@ def _no_connection(error: BaseException, host: str) -> str:
 
 
 def _disconnected(error: BaseException) -> str:
-    partial = not isinstance(getattr(error, "message", None), str)
-    where = "in the middle of a response head" if partial else "without an answer"
+    message = getattr(error, "message", None)
+    # aiohttp's own parser gives what it has of a head, or says nothing of use.
+    where = message if message in _WHERE else "without an answer" if isinstance(message, str) else _WHERE[0]
     return f"the server closed the connection {where}"
 
 

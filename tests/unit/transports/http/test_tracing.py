@@ -8,8 +8,8 @@ from unittest.mock import Mock
 import pytest
 
 from fetcher.transports.http import tracing
-from fetcher.transports.http.connector import Suspects
-from fetcher.transports.http.tracing import HopTrace, current_trace, noting_socket, traced_context
+from fetcher.transports.http.connection import Suspects
+from fetcher.transports.http.tracing import HopTrace, TracedContext, current_trace, noting_socket
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def open_connection(trace, *, name=True, tls=True):
     noting_socket(ADDRESS).close()
     noting_socket(ADDRESS).close()  # a second address is tried
     if tls:
-        traced_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="a.test")
+        TracedContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="a.test")
     await trace.send_connection_create_end()
 
 
@@ -94,19 +94,12 @@ async def test_hops_at_the_same_time_do_not_mix():
 def test_a_socket_and_a_handshake_outside_of_a_hop():
     current_trace.set(None)
     noting_socket(ADDRESS).close()
-    traced_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="a.test")
-
-
-def test_what_is_trusted():
-    context = traced_context()
-    assert context.verify_mode is ssl.CERT_REQUIRED
-    assert context.check_hostname
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    TracedContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="a.test")
 
 
 def test_suspects_are_forgotten_in_time_and_bounded(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("fetcher.transports.http.connector.monotonic", lambda: now[0])
+    monkeypatch.setattr("fetcher.transports.http.connection.monotonic", lambda: now[0])
     suspects = Suspects()
     assert "a" not in suspects
     suspects.add("a")
