@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= 20
+EXAMPLES ?= 20000
 
-.PHONY: help demo test lint format crash bench clean
+.PHONY: help demo test lint format crash fuzz bench clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
@@ -28,6 +29,9 @@ format: $(VENV)/.dev   ## put code into shape
 
 crash: $(VENV)/.dev   ## kill runs RUNS times at random moments and reconcile
 	CRASHES=$(RUNS) $(BIN)/python -m pytest tests/acceptance/test_crash.py
+
+fuzz: $(VENV)/.dev   ## feed EXAMPLES mutated responses to the transport
+	FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/integration/test_fuzz.py
 
 bench: $(VENV)/.dev   ## measure against blocking sockets and peers, in short (python -m benchmarks has more)
 	$(BIN)/python -m benchmarks small --repeat 2

@@ -20,7 +20,7 @@ sources: [{{type: file, format: txt, path: "{urls}"}}]
 limits: {{concurrency: {concurrency}, per_host: {{concurrency: {per_host}}}}}
 request: {{timeout: {{connect: 60s}}}}
 body: {{store: none, max_size: 1GiB}}
-http: {{resolve: {{"*.test": 127.0.0.1}}, ca_file: {ca}}}
+http: {{resolve: {{"*.test": 127.0.0.1}}, tls: {{ca_file: {ca}}}}}
 queue: {{type: sqlite, path: "{folder}/queue.db"}}
 sinks: [{{type: file, format: jsonl, path: "{folder}/records.jsonl"}}]
 """

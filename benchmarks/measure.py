@@ -54,6 +54,7 @@ class Entrant(msgspec.Struct, frozen=True):
     threads: int = 32
     tls: bool = False
     group: str = ""
+    variant: str = ""
 
 
 class Sample(msgspec.Struct):
@@ -190,6 +191,8 @@ class Bench:
         command = [sys.executable, "-m", "benchmarks.contenders", entrant.module]
         command += ["--urls", str(entrant.urls), "--folder", folder, "--threads", str(entrant.threads)]
         command += ["--concurrency", str(entrant.concurrency), "--per-host", str(entrant.per_host)]
+        if entrant.variant:
+            command += ["--variant", entrant.variant]
         if entrant.tls and self._authority is not None:
             command += ["--ca", str(self._authority.ca)]
         return command if self._cpu is None else [*command, "--cpu", str(self._cpu)]

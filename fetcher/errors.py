@@ -6,7 +6,7 @@
     ├── StateError           a queue or an output that is in no state to be used
     │   └── StateBusyError       another process is using it                    exit 75
     ├── SourceError          a source that can not be read on
-    ├── SinkError            a sink that can not take results
+    ├── SinkError            a sink that can not take results               exit 1, or 75 if it may later
     ├── LateError            what did not end in time at a shutdown             exit 75
     ├── PlanError            a measurement that makes no sense                  exit 2
     ├── RefusedError         a target of somebody else                          exit 2
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fetcher.model import Redirect, Response
+
+
+EXIT_RESUMABLE = 75
+"""What the command line ends with if the same command goes on where it stopped."""
 
 
 class ErrorKind(StrEnum):
@@ -83,6 +87,7 @@ class ErrorKind(StrEnum):
     ROBOTS_DISALLOWED = "robots_disallowed"
     ROBOTS_UNREACHABLE = "robots_unreachable"
     HOST_DOWN = "host_down"
+    STAGE_FAILED = "stage_failed"
     INTERNAL = "internal"
 
 
@@ -123,7 +128,23 @@ class SourceError(FetcherError):
 
 
 class SinkError(FetcherError):
-    """A sink can not take results durably."""
+    """A sink can not take results durably.
+
+    ``retryable`` says that the same call may succeed later, as when a server is away or a disk is full: it is tried
+    again, after ``pause`` seconds if the sink knows better than the usual backoff. What is not retryable stops the run.
+    """
+
+    def __init__(
+        self, message: str, *, retryable: bool = False, pause: float | None = None, exit_code: int | None = None
+    ) -> None:
+        """Say what happened, where, and what to do; a retryable one that ends a run can be resumed (exit 75)."""
+        super().__init__(message)
+        self.retryable = retryable
+        self.pause = pause
+        if exit_code is not None:
+            self.exit_code = exit_code
+        elif retryable:
+            self.exit_code = EXIT_RESUMABLE
 
 
 class LateError(FetcherError):

@@ -2,8 +2,10 @@
 
 URLs are checked here, once, so that nothing behind the queue has to doubt them: scheme, host, port, no
 control characters. What is plain ASCII is kept byte for byte; anything else goes through yarl, which applies
-IDNA to the host and percent-encodes the rest (RFC 3986). A user and password in a URL move into an
-``Authorization`` header, so that they appear in no record; what is shown of a rejected row has them masked.
+IDNA to the host and percent-encodes the rest (RFC 3986). A host that is a number (``0x7f.1``) is written as the
+IPv4 address that it means, so that a record, a Host field and a limit name what is connected to. A user and
+password in a URL move into an ``Authorization`` header, so that they appear in no record; what is shown of a
+rejected row has them masked.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from base64 import b64encode
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -18,6 +21,7 @@ import msgspec
 from yarl import URL
 
 from fetcher.errors import ErrorKind
+from fetcher.hosts import ends_in_number, ipv4_address
 from fetcher.model import Job, Rejection
 from fetcher.settings import parse_duration
 
@@ -31,7 +35,11 @@ MAX_URL_LENGTH = 65_536
 MAX_DEPTH = 100
 """How deep JSON may nest: far below where encoders run out of stack, which would stop a batch, not a row."""
 MAX_PRIORITY = 2**31 - 1
-JOB_KEYS = ("url", "method", "headers", "body", "json", "priority", "timeout", "meta", "key")
+JOB_KEYS = ("url", "method", "headers", "body", "json", "priority", "timeout", "verify", "checksum", "meta", "key")
+CHECKSUMS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+"""The algorithms that a job's checksum may be of, and how many hexadecimal digits they give."""
+_DIGEST_SIZES = {size: algorithm for algorithm, size in CHECKSUMS.items()}
+_HEX = re.compile(r"[0-9a-f]+")
 _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)"
 _PLAIN = re.compile(
     rf"https?://({_HOST}(?:\.{_HOST})*\.?)(?::([0-9]{{1,5}}))?(?:[/?][\x21\x23-\x5b\x5d\x5f\x61-\x7a\x7e]*)?"
@@ -49,6 +57,7 @@ FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-
 # No DNS name has these, and nobody means them: percent-escapes and spaces of a host are not decoded (RFC 9110,
 # section 4.2.3, and what browsers refuse).
 _BAD_HOST = re.compile(r"[\x00-\x20\x7f\"#%/<>?@\[\\\]^`{|}]")
+_DIGITS = frozenset("0123456789")
 _MAX_PORT = 65_535
 _MAX_HOST = 253
 _MAX_LABEL = 63
@@ -74,7 +83,17 @@ def make_job(job_id: str, url: str, meta: dict[str, Any] | None = None) -> Job:
         and len(match[1]) <= _MAX_HOST
         and (match[2] is None or 0 < int(match[2]) <= _MAX_PORT)
     ):
-        return Job(id=job_id, url=url.partition("#")[0], host=match[1].lower().rstrip("."), meta=meta)
+        host = match[1].lower().rstrip(".")
+        url = url.partition("#")[0]
+        if host[host.rfind(".") + 1] in _DIGITS:
+            try:
+                meant = _meant(match[1])
+            except RowError as error:
+                return rejected_job(job_id, url, error, meta)
+            if meant != match[1]:
+                url = url[: match.start(1)] + meant + url[match.end(1) :]
+                host = meant
+        return Job(id=job_id, url=url, host=host, meta=meta)
     try:
         address, authorization = _normalise(url)
     except RowError as error:
@@ -170,6 +189,26 @@ def check_timeout(value: object) -> float:
     return float(seconds)
 
 
+def check_switch(name: str, value: object) -> bool:
+    """Return true or false; raises RowError for what only looks like one, as that may be the wrong one."""
+    if not isinstance(value, bool):
+        raise RowError(ErrorKind.INVALID_ROW, f"{name} is not true or false")
+    return value
+
+
+def check_checksum(value: object) -> str:
+    """Return a checksum as ``sha256:9f8...``; digits alone are told apart by their number. Raises RowError."""
+    text = check_text("checksum", value).strip().lower()
+    named, colon, digits = text.rpartition(":")
+    algorithm = _DIGEST_SIZES.get(len(digits))
+    if algorithm is None or not _HEX.fullmatch(digits) or (named if colon else algorithm) != algorithm:
+        raise RowError(
+            ErrorKind.INVALID_ROW,
+            f"checksum {text[:_SHOWN]!r} is not one such as sha256:9f86d0...; there are {', '.join(CHECKSUMS)}",
+        )
+    return f"{algorithm}:{digits}"
+
+
 def check_meta(value: object) -> dict[str, Any] | None:
     """Return ``meta`` if it can be stored as JSON, so that nothing behind the queue can fail on it."""
     if value is None:
@@ -223,10 +262,19 @@ def _fill(job: Job, row: Mapping[str, Any]) -> None:
         job.body = encode_json("json", row["json"])
         if "content-type" not in _names(job.headers):
             job.headers = [*job.headers, ("content-type", "application/json")]
+    _fill_terms(job, row)
+
+
+def _fill_terms(job: Job, row: Mapping[str, Any]) -> None:
+    """Put into a job what is no part of its request."""
     if (priority := row.get("priority")) is not None:
         job.priority = check_priority(priority)
     if (timeout := row.get("timeout")) is not None:
         job.timeout = check_timeout(timeout)
+    if (verify := row.get("verify")) is not None:
+        job.verify = check_switch("verify", verify)
+    if (checksum := row.get("checksum")) is not None:
+        job.checksum = check_checksum(checksum)
     if (key := row.get("key")) is not None:
         job.key = check_text("key", key)
 
@@ -258,11 +306,24 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
     if not host or not port:
         raise RowError(ErrorKind.INVALID_URL, "has no host" if not host else "has no usable port")
     _check_host(host)
+    if (meant := _meant(host)) != host:
+        parsed = parsed.with_host(meant)
     if parsed.raw_user is None and parsed.raw_password is None:
         return parsed.with_fragment(None), None
     credentials = unquote_to_bytes(parsed.raw_user or "") + b":" + unquote_to_bytes(parsed.raw_password or "")
     header = ("Authorization", "Basic " + b64encode(credentials).decode("ascii"))
     return parsed.with_user(None).with_fragment(None), header
+
+
+@lru_cache(1024)
+def _meant(host: str) -> str:
+    """Return the IPv4 address that a host is if it ends in a number, and any other host as it is."""
+    if ":" in host or not ends_in_number(host):
+        return host
+    try:
+        return ipv4_address(host)
+    except ValueError as error:
+        raise RowError(ErrorKind.INVALID_URL, str(error)) from None
 
 
 def _check_host(host: str) -> None:

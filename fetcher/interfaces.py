@@ -10,7 +10,7 @@ Everything here runs on one event loop. Unless a method says otherwise, it is ca
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
@@ -175,6 +175,28 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close every connection. May be called twice."""
+        ...
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a fetch is at: in which phase, and for how many ``seconds``.
+
+    ``received``: bytes of bodies so far, as they travelled. ``left``: for how many seconds it may go on at
+    most, None if something else times what it is at.
+    """
+
+    phase: str
+    seconds: float
+    received: int = 0
+    left: float | None = None
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A transport that can tell what a fetch is at. Any may do without."""
+
+    def standing(self, job: Job) -> Standing | None:
+        """Tell what the fetch of a job is at, None if it is not under way. Asked now and then, for display."""
         ...
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
+
+from fetcher.naming import NameTemplate
 
 
 class Settings(BaseModel):
@@ -19,6 +32,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 864
 _BYTES = {"": 1, "b": 1}
 _BYTES |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}
 _BYTES |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", 1)}
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -68,6 +82,13 @@ def parse_rate(value: object) -> object:
     raise PydanticCustomError("rate", "should be a rate such as 10/s, 100/m or 5000/h")
 
 
+def _field_name(value: str) -> str:
+    """Refuse what no header is called (RFC 9110, section 5.1)."""
+    if not _FIELD_NAME.fullmatch(value):
+        raise PydanticCustomError("field_name", "should be the name of a header such as x-api-key")
+    return value
+
+
 def _schema(pattern: str, example: str) -> WithJsonSchema:
     schema: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": pattern}]}
     return WithJsonSchema({**schema, "examples": [example]})
@@ -89,6 +110,41 @@ Rate = Annotated[
     _schema(r"^\d+(\.\d+)?/(ms|s|m|min|h|d)$", "10/s"),
 ]
 
+_HIDDEN: dict[str, Any] = {"type": "string", "format": "password", "writeOnly": True}
+_ELSEWHERE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"file": {"type": "string"}, "env": {"type": "string"}},
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+    "writeOnly": True,
+}
+
+
+def read_secret(value: object) -> object:
+    """Return a secret that is written as ``{file: path}`` or ``{env: NAME}``, without the line end of a file."""
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"file": str(path), **rest} if not rest:
+            try:
+                secret = Path(path).read_text("utf-8").rstrip("\r\n")
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+                words = f"its file {path[:200]!r} can not be read: {reason}"
+                raise PydanticCustomError("secret", "{words}", {"words": words}) from None
+        case {"env": str(name), **rest} if not rest:
+            secret = os.environ.get(name, "")
+        case _:
+            raise PydanticCustomError("secret", "should be a text, {file: path} or {env: NAME}")
+    if not secret:
+        raise PydanticCustomError("secret", "is empty where it is kept")
+    return secret
+
+
+Secret = Annotated[SecretStr, BeforeValidator(read_secret), WithJsonSchema({"anyOf": [_HIDDEN, _ELSEWHERE]})]
+"""What no message, record or log may show. Kept in a file or in the environment, it is in no config either."""
+
 
 class TimeoutSettings(Settings):
     """How long each phase of one attempt may take."""
@@ -107,16 +163,43 @@ class RequestSettings(Settings):
     method: str = Field(default="GET", pattern=r"^[A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]*$")
     headers: dict[str, str] = {}
     timeout: TimeoutSettings = TimeoutSettings()
+    min_rate: ByteSize = 100
+    """The fewest bytes per second, on average over ``min_rate_span``, at which a body may come; 0 is no such limit."""
+    min_rate_span: Annotated[Duration, Field(gt=0)] = 30.0
+    """A body that came more slowly for this long is given up (kind ``too_slow``)."""
     max_redirects: int = Field(default=5, ge=0, le=100)
     """0 means that redirects are not followed."""
+    downgrade: Literal["follow", "refuse"] = "follow"
+    """What becomes of a redirect from https to http. Credentials are never sent over it."""
+    secret_headers: list[Annotated[str, AfterValidator(_field_name)]] = []
+    """Headers that a redirect to another origin takes off, as it does with Authorization and Cookie."""
 
 
 class BodySettings(Settings):
     """What becomes of response bodies."""
 
-    store: Literal["none", "inline"] = "inline"
-    """``none`` reads and hashes a body and keeps its size; ``inline`` puts it into the record as well."""
+    store: Literal["none", "inline", "file"] = "inline"
+    """``none`` reads and hashes a body and keeps its size; ``inline`` puts it into the record as well; ``file`` writes
+    that of a 2xx answer to a file of its own, which the record names, and keeps no other."""
     max_size: ByteSize = 10 * 1024 * 1024
     """Decoded bytes; a longer body is handled as ``overflow`` says."""
     overflow: Literal["truncate", "fail"] = "fail"
     """``truncate`` keeps the first ``max_size`` bytes and marks the record; ``fail`` is kind ``body_too_large``."""
+    path: str = "out/bodies/{sha256:2}/{sha256}"
+    """Where a ``file`` is: relative to the working folder, with {sha256}, {batch}, {job_id}, {host}, {path} and {ext}.
+    {sha256:2} is the beginning of it. By default a body that comes twice is stored once."""
+    inline_max: ByteSize = 0
+    """With ``file``: bodies of up to so many bytes go into the record instead."""
+    range: Literal["none", "resume"] = "none"
+    """With ``file``: ``resume`` goes on with an interrupted download where it stopped, if the server can."""
+    durability: Literal["flush", "fsync"] = "flush"
+    """With ``file``: ``flush`` survives the end of the process; ``fsync`` the end of the machine, at a cost."""
+    work: str = ""
+    """Where a ``file`` is while it arrives, on the same file system as ``path``; by default ``.partial/<name of the
+    batch>`` in the folder that all of them have in common."""
+
+    @field_validator("path")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        NameTemplate(value).check_unique()
+        return value

@@ -79,12 +79,13 @@ class NullTransport:
 
 
 class MemorySink:
-    """Keeps results in a list. Can be told to fail, and to wait."""
+    """Keeps results in a list. Can be told to fail, for good or while it is ``down``, and to wait."""
 
     def __init__(self) -> None:
         self.results: list[Result] = []
         self.batches: list[int] = []
         self.fail_with: str | None = None
+        self.down = False
         self.gate: asyncio.Event | None = None
         self.is_open = False
 
@@ -103,6 +104,8 @@ class MemorySink:
             await self.gate.wait()
         if self.fail_with is not None:
             raise SinkError(self.fail_with)
+        if self.down:
+            raise SinkError("memory: is down", retryable=True)
         self.results.extend(results)
         self.batches.append(len(results))
         return str(len(self.results))

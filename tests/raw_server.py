@@ -6,12 +6,12 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -79,10 +79,12 @@ async def raw_server(
 ) -> AsyncIterator[RawServer]:
     """Serve every connection by ``script`` until the block ends; what a script raises fails the block."""
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
     failures: list[BaseException] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
+        writers.append(writer)
         try:
             await script(Peer(reader, writer, server.connections))
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -107,8 +109,12 @@ async def raw_server(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # The end of TLS is not waited for: the other end may be a proxy, which takes its time.
+        for writer in writers:
+            writer.transport.abort()
         # Let the transports that were closed just now be closed in fact.
-        await asyncio.sleep(0)
+        for _ in range(2):
+            await asyncio.sleep(0)
     if failures:
         raise failures[0]
 
@@ -139,6 +145,14 @@ def ok(body: bytes = b"ok", *headers: str) -> bytes:
     """Return a plain 200 response."""
     lines = "".join(f"{line}\r\n" for line in headers)
     return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode("latin-1") + body
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """Keep a port on which nobody listens, nor can anybody else as long as this lasts."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield int(bound.getsockname()[1])
 
 
 def unused_port() -> int:

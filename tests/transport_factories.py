@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from fetcher.errors import FetchError
 from fetcher.model import Job
 from fetcher.settings import BodySettings, RequestSettings
 from fetcher.transports.http.transport import HttpConfig, HttpTransport
@@ -52,3 +55,10 @@ TRANSPORTS: dict[str, Callable[..., AbstractAsyncContextManager[Transport]]] = {
 def job(url: str, **fields: Any) -> Job:
     """Return a job for a URL."""
     return Job(id="test", url=url, host="127.0.0.1", **fields)
+
+
+async def failure(transport: Transport, wanted: Job) -> FetchError:
+    """Fetch a job that has to fail, and return what it failed by."""
+    with pytest.raises(FetchError) as caught:
+        await transport.fetch(wanted)
+    return caught.value

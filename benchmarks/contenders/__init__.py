@@ -31,7 +31,8 @@ class Task(msgspec.Struct, frozen=True):
     """What to fetch: a URL a line, so many at a time. Whatever has to be written goes into ``folder``.
 
     Names that end in ``.test`` are at 127.0.0.1. Contenders with threads take ``threads`` of them, or
-    ``concurrency`` if that is less. ``ca`` is the one certificate authority to trust.
+    ``concurrency`` if that is less. ``ca`` is the one certificate authority to trust. ``variant``
+    names one of ``benchmarks/variants.py``, which only ``fetcher_variant`` heeds.
     """
 
     urls: Path
@@ -40,6 +41,7 @@ class Task(msgspec.Struct, frozen=True):
     per_host: int = 100
     threads: int = 32
     ca: Path | None = None
+    variant: str = ""
 
     def read(self) -> list[str]:
         """Return the URLs."""

@@ -41,6 +41,7 @@ def _given() -> tuple[str, int | None, Task]:
     parser.add_argument("--per-host", type=int, default=100)
     parser.add_argument("--threads", type=int, default=32)
     parser.add_argument("--ca", type=Path)
+    parser.add_argument("--variant", default="")
     parser.add_argument("--cpu", type=int)
     fields = vars(parser.parse_args())
     return fields.pop("name"), fields.pop("cpu"), Task(**fields)

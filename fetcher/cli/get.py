@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from fetcher.assembly import Batch
-from fetcher.cli.run import EXIT_FAILURES, Override, raise_file_limit, run_loop
+from fetcher.cli.run import EXIT_FAILURES, GuardFlag, Override, guarded, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load
@@ -26,6 +26,7 @@ def get(
     header: Annotated[list[str] | None, Parameter(name=["-H", "--header"], negative="")] = None,
     data: Annotated[str | None, Parameter(name=["-d", "--data"])] = None,
     body: bool = True,
+    guard: GuardFlag = False,
     override: Override = None,
 ) -> int:
     """Fetch URLs and write their records to standard output, one JSON object a line.
@@ -44,6 +45,8 @@ def get(
         A request body.
     body
         Put response bodies into the records.
+    guard
+        Reach public addresses only.
     override
         Set a value of the config: key.path=value. May be given several times.
     """
@@ -63,7 +66,8 @@ def get(
         f"body={'inline' if body else 'none'}",
     ]
     raise_file_limit()
-    return run_loop(_get(Batch(load(None, [*settings, *(override or [])]))))
+    config = load(None, [*settings, *(override or [])])
+    return run_loop(_get(Batch(guarded(config) if guard else config)))
 
 
 def _job(url: str, method: str | None, headers: list[str], data: str | None) -> dict[str, Any]:

@@ -8,13 +8,15 @@ import sys
 from typing import TYPE_CHECKING
 
 import structlog
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fetcher.cli import waiting
 from fetcher.cli.text import clock, plain, seconds, size
+from fetcher.engine.waiting import look
 from fetcher.model import Outcome
 from fetcher.sinks.stdout import StdoutConfig
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from fetcher.engine.engine import Engine
 
 _REFRESH = 0.25
-_LOG_EVERY = 5.0
+_LOOK_EVERY = 1.0
+_LOOKS_PER_LOG = 5
 _SMOOTHING = 0.15
 _HOSTS_SHOWN = 3
 _STYLES = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.SKIPPED: "yellow"}
@@ -53,18 +56,35 @@ class Rate:
 
 async def show(batch: Batch, console: Console) -> None:
     """Show progress until cancelled; nothing where a display would be drawn into records."""
-    rate = Rate(batch.engine.done)
     if not console.is_terminal:
-        while True:
-            await asyncio.sleep(_LOG_EVERY)
-            rate.update(batch.engine.done)
-            log_progress(batch, rate)
-    if _records_on_terminal(batch):
-        return
+        await _log(batch)
+    if not _records_on_terminal(batch):
+        await _display(batch, console)
+
+
+async def _log(batch: Batch) -> None:
+    """Write a line of progress now and then, and another about what is waited for if nothing ends."""
+    engine, now = batch.engine, asyncio.get_running_loop().time
+    rate, lull = Rate(engine.done), waiting.Lull(engine.done, now())
+    while True:
+        # Looked at more often than written, so as to know since when nothing has ended.
+        for _ in range(_LOOKS_PER_LOG):
+            await asyncio.sleep(_LOOK_EVERY)
+            quiet = lull.update(engine.done, now())
+        rate.update(engine.done)
+        log_progress(batch, rate)
+        if quiet is not None:
+            found = waiting.fields(look(engine, now()), quiet)
+            structlog.get_logger().info("waiting", batch=batch.config.name, **found)
+
+
+async def _display(batch: Batch, console: Console) -> None:
+    engine, now = batch.engine, asyncio.get_running_loop().time
+    rate, lull = Rate(engine.done), waiting.Lull(engine.done, now())
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            rate.update(batch.engine.done)
-            live.update(render(batch, rate), refresh=True)
+            rate.update(engine.done)
+            live.update(render(batch, rate, lull.update(engine.done, now())), refresh=True)
             await asyncio.sleep(_REFRESH)
 
 
@@ -88,8 +108,8 @@ def log_progress(batch: Batch, rate: Rate) -> None:
     )
 
 
-def render(batch: Batch, rate: Rate) -> Group:
-    """Draw the display."""
+def render(batch: Batch, rate: Rate, quiet: float | None = None) -> Group:
+    """Draw the display. ``quiet``: for how many seconds nothing has ended, if that is worth a word."""
     engine = batch.engine
     tally = engine.delivery.tally
     head = Table.grid(padding=(0, 2))
@@ -99,13 +119,17 @@ def render(batch: Batch, rate: Rate) -> Group:
         Text(f"{engine.done:,}/{total}"),
         ProgressBar(total=max(1, engine.added), completed=engine.done, width=30),
         Text(f"{rate.value:,.0f}/s"),
-        Text(f"ETA {clock(rate.eta(engine))}"),
+        # While nothing ends, nobody knows when it will.
+        Text(f"ETA {clock(rate.eta(engine) if quiet is None else None)}"),
     )
     counts = Text()
     for outcome in Outcome:
         counts.append(f"{outcome.value} {tally.outcomes.get(outcome, 0):,}  ", style=_STYLES[outcome])
     counts.append(f"in flight {len(engine.running)}  retries {engine.retries:,}  {size(tally.wire_bytes)}")
-    return Group(head, counts, _hosts(engine))
+    parts: list[RenderableType] = [head, counts, _hosts(engine)]
+    if quiet is not None:
+        parts.append(waiting.render(look(engine, asyncio.get_running_loop().time()), quiet))
+    return Group(*parts)
 
 
 def _hosts(engine: Engine) -> Text:

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import structlog
 from cyclopts import Parameter
@@ -16,14 +16,16 @@ from rich.console import Console
 from fetcher.assembly import Batch
 from fetcher.cli import progress, summary
 from fetcher.cli.signals import first_signal
-from fetcher.cli.text import plain
+from fetcher.cli.text import counted, duration, plain
 from fetcher.config import load
+from fetcher.guard import GuardSettings
 from fetcher.model import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from fetcher.config import Config
+    from fetcher.engine.engine import Engine
 
 EXIT_CRASH = 1
 EXIT_FAILURES = 3
@@ -32,6 +34,7 @@ _GC_BIRTHS = 20_000
 _WIDTH = 160  # where there is no terminal to ask
 
 Override = Annotated[list[str] | None, Parameter(name=["-s", "--set"], negative="")]
+GuardFlag = Annotated[bool, Parameter(negative="")]
 
 
 def run(
@@ -40,6 +43,8 @@ def run(
     fresh: Annotated[bool, Parameter(negative="")] = False,
     override: Override = None,
     max_failures: str | None = None,
+    deadline: str | None = None,
+    guard: GuardFlag = False,
 ) -> int:
     """Fetch a batch of URLs. An unfinished run is resumed where it stopped.
 
@@ -53,11 +58,26 @@ def run(
         Set a value of the config: key.path=value. May be given several times.
     max_failures
         How many jobs may fail, as a number or a percentage (5%), before the exit code is 3.
+    deadline
+        How long this run may take (10m). What is left then can be resumed; the exit code is 75.
+    guard
+        Reach public addresses only, and what http.guard.allow of the config has.
     """
     overrides = list(override or [])
     if max_failures is not None:
         overrides.append(f"max_failures={max_failures}")
-    return run_batch(load(config, overrides), fresh=fresh)
+    if deadline is not None:
+        overrides.append(f"deadline={deadline}")
+    loaded = load(config, overrides)
+    return run_batch(guarded(loaded) if guard else loaded, fresh=fresh)
+
+
+def guarded(config: Config) -> Config:
+    """Return the config with the guard on; one that has a guard keeps its own."""
+    http = config.http
+    if getattr(http, "guard", None) is not None:
+        return config
+    return config.model_copy(update={"http": http.model_copy(update={"guard": GuardSettings()})})
 
 
 def run_batch(config: Config, *, fresh: bool = False) -> int:
@@ -81,11 +101,11 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 async def _run(batch: Batch, console: Console) -> int:
     def drain() -> None:
-        count = len(batch.engine.running)
-        console.print(f"draining: {count:,} requests in flight; interrupt again to end at once")
+        console.print(f"draining: {_in_flight(batch)}; interrupt again to end at once")
         batch.drain()
 
-    with first_signal(drain):
+    deadline = Deadline(batch, console)
+    with first_signal(drain), deadline:
         await batch.open()
         try:
             announce(batch, console)
@@ -93,16 +113,50 @@ async def _run(batch: Batch, console: Console) -> int:
         finally:
             await batch.close()
     console.print(summary.render(batch))
-    return _exit_code(batch, console)
+    return _exit_code(batch, console, deadline)
 
 
-def _exit_code(batch: Batch, console: Console) -> int:
+class Deadline:
+    """The deadline of one run, from ``with`` on: the run drains when it passes, as it does when interrupted."""
+
+    def __init__(self, batch: Batch, console: Console) -> None:
+        self._batch = batch
+        self._console = console
+        self._timer: asyncio.TimerHandle | None = None
+        self.passed = False
+
+    def __enter__(self) -> Self:
+        """Start the clock if there is a deadline."""
+        limit = self._batch.config.deadline
+        if limit is not None:
+            self._timer = asyncio.get_running_loop().call_later(limit, self._pass)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _pass(self) -> None:
+        if not self._batch.engine.draining:
+            self.passed = True
+            self._console.print(f"{self}; draining: {_in_flight(self._batch)}")
+            self._batch.drain()
+
+    def __str__(self) -> str:
+        return f"the run's deadline of {duration(self._batch.config.deadline or 0.0)} has passed"
+
+
+def _in_flight(batch: Batch) -> str:
+    return f"{counted(len(batch.engine.running), 'request')} in flight"
+
+
+def _exit_code(batch: Batch, console: Console, deadline: Deadline) -> int:
     engine = batch.engine
     for failure in engine.failures:
         console.print(f"a source could not be read to its end: {plain(str(failure))}")
     if not engine.finished:
-        why = "mend it and" if engine.failures else "interrupted;"
-        console.print(f"{why} run the same command again to resume")
+        console.print(_how_to_resume(engine, deadline))
         return EXIT_RESUMABLE
     if not engine.accounted:
         console.print(
@@ -111,6 +165,15 @@ def _exit_code(batch: Batch, console: Console) -> int:
         return EXIT_CRASH
     failed = engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
     return EXIT_FAILURES if batch.config.max_failures.exceeded(failed, engine.added) else 0
+
+
+def _how_to_resume(engine: Engine, deadline: Deadline) -> str:
+    if engine.failures:
+        return "mend it and run the same command again to resume"
+    if deadline.passed:
+        left = counted(engine.left, "job") + ("" if engine.fed else ", and what was not read yet,")
+        return f"{deadline}; {left} left; run the same command again to go on"
+    return "interrupted; run the same command again to resume"
 
 
 async def _run_shown(batch: Batch, console: Console) -> None:

@@ -43,3 +43,16 @@ def clock(value: float | None) -> str:
     if whole >= _HOUR:
         return f"{whole // _HOUR}:{whole % _HOUR // _MINUTE:02}:{whole % _MINUTE:02}"
     return f"{whole // _MINUTE}:{whole % _MINUTE:02}"
+
+
+def duration(value: float) -> str:
+    """Write a duration that somebody has set, in the largest unit of which it is a whole number: ``10 min``."""
+    for size_of_unit, unit in ((_HOUR, "h"), (_MINUTE, "min")):
+        if value and value % size_of_unit == 0:
+            return f"{value / size_of_unit:g} {unit}"
+    return f"{value:g} s"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write how many there are of something: ``1 job``, ``2,000 jobs``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

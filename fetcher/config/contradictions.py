@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Contradiction = tuple["KeyPath", str, Any]
 _PATTERN = re.compile(r"[a-z0-9_.*?:-]+")
 _STATUSES = range(100, 600)
+_OF_FILES = ("path", "inline_max", "range", "durability", "work")
 
 
 def contradictions(config: Config) -> list[Contradiction]:
@@ -33,10 +34,12 @@ def contradictions(config: Config) -> list[Contradiction]:
         *_paths(config),
         *_standard_streams(config),
         *_limits(config.limits),
+        *_breaker(config.limits),
         *_host_patterns("limits", "hosts", config.limits.hosts),
         *_timeouts(config.request.timeout),
         *_headers(config.request.headers),
         *_http(config.http),
+        *_body(config),
         *_retry(config),
     ]
 
@@ -48,6 +51,7 @@ def _paths(config: Config) -> Iterator[Contradiction]:
         *_parts("sources", config.sources),
         (("queue",), config.queue),
         *_parts("sinks", config.sinks),
+        (("http", "cache"), getattr(config.http, "cache", None)),
     ]:
         path = getattr(part, "path", None)
         if not isinstance(path, str) or path == "-":
@@ -79,9 +83,16 @@ def _limits(limits: LimitSettings) -> Iterator[Contradiction]:
     named: list[tuple[KeyPath, Any]] = [(("limits", "per_host"), limits.per_host)]
     named += [(("limits", "hosts", name), host) for name, host in limits.hosts.items()]
     for at, host in named:
-        if "concurrency" in host.model_fields_set and host.concurrency > limits.concurrency:
-            message = f"should be at most limits.concurrency, which is {limits.concurrency}"
+        if "concurrency" in host.model_fields_set and host.concurrency > limits.most:
+            message = f"should be at most limits.concurrency, which is {limits.most}"
             yield (*at, "concurrency"), message, host.concurrency
+
+
+def _breaker(limits: LimitSettings) -> Iterator[Contradiction]:
+    breaker = limits.breaker
+    if breaker != "off" and "pause" in breaker.model_fields_set and breaker.pause > breaker.max_pause:
+        message = f"is {breaker.pause:g}s, which limits.breaker.max_pause ({breaker.max_pause:g}s) never lets it reach"
+        yield ("limits", "breaker", "pause"), message, None
 
 
 def _host_patterns(section: str, key: str, patterns: dict[str, Any]) -> Iterator[Contradiction]:
@@ -148,6 +159,21 @@ def _http(http: Any) -> Iterator[Contradiction]:
     except RowError as error:
         yield ("http", "user_agent"), str(error), None
     yield from _host_patterns("http", "resolve", http.resolve)
+
+
+def _body(config: Config) -> Iterator[Contradiction]:
+    body = config.body
+    if body.store != "file":
+        for name in _OF_FILES:
+            if getattr(body, name) != type(body).model_fields[name].default:
+                yield ("body", name), f"means nothing with store: {body.store}; it is for store: file", None
+        return
+    if body.inline_max >= body.max_size and "inline_max" in body.model_fields_set:
+        message = f"leaves nothing for files, as body.max_size is {body.max_size} bytes"
+        yield ("body", "inline_max"), message, None
+    if body.range == "resume" and config.request.method.upper() != "GET":
+        message = f"is for GET requests, and request.method is {config.request.method}"
+        yield ("body", "range"), message, None
 
 
 def _retry(config: Config) -> Iterator[Contradiction]:

@@ -25,6 +25,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from fetcher.config.contradictions import contradictions
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
+from fetcher.naming import NameTemplate, distinct
 from fetcher.registry import Part
 from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
 
@@ -128,7 +129,7 @@ class Config(Settings):
     queue: Annotated[Settings, Part("queues")] = Field(default="sqlite", validate_default=True)
     """What is still to be fetched: `sqlite` (under `state/`, resumable) or `memory`."""
     body: Annotated[
-        BodySettings, BeforeValidator(_body, json_schema_input_type=BodySettings | Literal["none", "inline"])
+        BodySettings, BeforeValidator(_body, json_schema_input_type=BodySettings | Literal["none", "inline", "file"])
     ] = BodySettings()
     """What becomes of response bodies. A text is its `store`."""
     http: Annotated[Settings, Part("transports", only="http")] = Field(default={}, validate_default=True)
@@ -137,8 +138,10 @@ class Config(Settings):
     """Fetch a URL once, however often the sources name it."""
     max_failures: Failures = FailureLimit(count=0)
     """How many jobs may fail, as a number or a percentage, before the run counts as failed (exit 3)."""
+    deadline: Annotated[Duration, Field(gt=0)] | None = None
+    """A run that takes longer ends as if it had been interrupted (exit 75): what is left can be resumed."""
     shutdown_timeout: Duration = 10.0
-    """How long running requests may go on after the run was interrupted."""
+    """How long running requests may go on after the run was interrupted or its deadline has passed."""
     sinks: list[Annotated[Settings, Part("sinks", shorthand=_sink)]] = Field(min_length=1)
     """Where results go. A text is a file, whose suffix says the format, or `-` for stdout."""
 
@@ -149,6 +152,17 @@ class Config(Settings):
         if getattr(queue, "path", None) != "":
             return queue
         return queue.model_copy(update={"path": f"state/{info.data.get('name', 'batch')}.db"})
+
+    @field_validator("body")
+    @classmethod
+    def _beside_the_bodies(cls, body: BodySettings, info: ValidationInfo) -> BodySettings:
+        """Give bodies that are still arriving a folder of this batch, on the file system that they will be on."""
+        if body.store != "file":
+            return body
+        name = info.data.get("name", "batch")
+        template = NameTemplate(body.path)
+        work = body.work or f"{template.folder}/.partial/{distinct(name)}"
+        return body.model_copy(update={"path": template.of_batch(name), "work": work})
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:

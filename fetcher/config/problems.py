@@ -171,9 +171,11 @@ def _unknown_key(path: KeyPath, data: object, schema: Mapping[str, Any]) -> str:
 
 
 def _literal(error: ErrorDetails) -> str:
-    expected = str(error["ctx"]["expected"])
+    names = _names(error)
+    if len(names) <= _MANY:
+        return f"should be {error['ctx']['expected']}"
     # A long list buries the one name that was meant.
-    return "should be a name from the list" if len(_names(error)) > _MANY and _near(error) else f"should be {expected}"
+    return "should be " + ("a name from the list" if _near(error) else "one of the names that `fetcher schema` lists")
 
 
 def _names(error: ErrorDetails) -> list[str]:

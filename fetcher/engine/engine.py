@@ -13,31 +13,35 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import msgspec
 
+from fetcher.engine.care import Failure
 from fetcher.engine.feeder import Feeder
+from fetcher.engine.growth import BEAT, Growth
+from fetcher.engine.holding import Holding
 from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.pulse import Pulse
 from fetcher.engine.retry import Attempt, RetrySettings, decide, host_rest
 from fetcher.engine.scheduler import Scheduler
+from fetcher.engine.signs import Sign, sign_of
+from fetcher.engine.waiting import Running
 from fetcher.engine.worker import Worker
 from fetcher.errors import LateError
-from fetcher.interfaces import Lease, Nack, Queue, Sink, Source, Transport
+from fetcher.interfaces import Lease, Queue, Sink, Source, Transport
 from fetcher.pipeline.delivery import Delivery
 
 if TYPE_CHECKING:
     from fetcher.engine.scheduler import Demand
     from fetcher.errors import SourceError
     from fetcher.interfaces import Leased
-    from fetcher.model import Job, Result
+    from fetcher.model import Job, Response, Result
 
 # How often freed room is leased anew, in seconds: rare enough that a lease takes many jobs, often enough that no
 # host runs out of them meanwhile.
 _LEASE_PAUSE = 0.01
-_NACK_PAUSE = 0.05
-_RENEWALS_PER_TERM = 3
 
 
 class Parts(msgspec.Struct, kw_only=True):
@@ -56,13 +60,6 @@ class Parts(msgspec.Struct, kw_only=True):
     slots: asyncio.Semaphore | None = None
 
 
-class Running(msgspec.Struct, eq=False):
-    """A job in flight, since ``started`` on the loop's clock."""
-
-    lease: Lease
-    started: float
-
-
 class Engine:
     """Runs one batch to its end, or until it is told to drain."""
 
@@ -72,29 +69,31 @@ class Engine:
         self._retry = parts.retry
         self._random = random.random
         self.scheduler = Scheduler(parts.limits)
-        self._worker = Worker(parts.batch, parts.transports, parts.default_method, parts.retry.deadline)
+        self.transports = parts.transports
+        self._pulse = Pulse(self.scheduler, parts.limits.most, Growth() if parts.limits.concurrency == "auto" else None)
+        self._worker = Worker(
+            parts.batch, parts.transports, parts.default_method, parts.retry.deadline, self._on_crawl_delay
+        )
         self.delivery = Delivery(parts.queue, parts.sinks, self._settled)
         self._feeder = Feeder(parts.sources, parts.queue, dedupe=parts.dedupe, on_put=self._on_put)
         # The bound on requests in flight. Several engines may share one.
-        self._slots = parts.slots or asyncio.Semaphore(parts.limits.concurrency)
-        self._held: dict[int | str, Lease] = {}
+        self._slots = parts.slots or asyncio.Semaphore(parts.limits.most)
+        self._want_lease = asyncio.Event()
+        self._holding = Holding(parts.queue, self._want_lease.set)
         self.running: dict[int | str, Running] = {}
         self._idle: list[asyncio.Future[None]] = []
         self._workers: set[asyncio.Task[None]] = set()
-        self._nacks: list[Nack] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._want_lease = asyncio.Event()
-        self._want_nack = asyncio.Event()
         self._draining = asyncio.Event()
         self.added = self.duplicates = self.done = 0
         self.fed = False
+        self.next_due_at: float | None = None
         self.retries = 0
 
     async def start(self, marks: Mapping[str, str]) -> None:
         """Open sinks and transports. Raises ConfigError or StateError before anything is fetched."""
         self._loop = asyncio.get_running_loop()
-        self._renewed = time.monotonic()
         counts = await self._queue.counts()
         self.added, self.duplicates, self.done = counts.added, counts.duplicates, counts.done
         await self.delivery.open(marks)
@@ -110,8 +109,9 @@ class Engine:
                 background = [
                     group.create_task(self._feed(marks), name="feeder"),
                     group.create_task(self._lease_loop(), name="lease loop"),
-                    group.create_task(self._nack_loop(), name="retry loop"),
-                    group.create_task(self._renew_loop(), name="lease renewal"),
+                    group.create_task(self._holding.return_loop(), name="retry loop"),
+                    group.create_task(self._holding.renew_loop(), name="lease renewal"),
+                    group.create_task(self._pulse_loop(), name="pulse"),
                 ]
                 await self._draining.wait()
                 for task in background:
@@ -124,7 +124,7 @@ class Engine:
             self._draining.set()
             if self._timer is not None:
                 self._timer.cancel()
-        await self._return_jobs()
+        await self._holding.return_all()
 
     def drain(self) -> None:
         """Start no more jobs, let those in flight end within the shutdown timeout, deliver, and return."""
@@ -156,6 +156,16 @@ class Engine:
         """Jobs read so far that have not ended."""
         return self.added - self.done
 
+    @property
+    def queued(self) -> int:
+        """Jobs that are neither in flight nor on their way to the sinks."""
+        return self.left - len(self._holding) + self.scheduler.waiting
+
+    @property
+    def draining(self) -> bool:
+        """Tell whether no more jobs are started."""
+        return self._draining.is_set()
+
     # Feeding and leasing
 
     async def _feed(self, marks: Mapping[str, str]) -> None:
@@ -172,41 +182,27 @@ class Engine:
 
     async def _lease_loop(self) -> None:
         while True:
-            # The process was stopped for a while: its leases may lapse in the next lease, but not before. It may have
-            # been stopped again while it renewed them. uvloop's own time stands still within a turn of the loop.
-            while time.monotonic() - self._renewed > self._queue.term / 2:
-                await self._renew()
+            await self._holding.renew_if_late()
             demand = self.scheduler.demand(self._loop.time())
             self._want_lease.clear()
             due = demand.again
             if demand.limit:
                 leased = await self._lease(demand)
+                self.next_due_at = None if leased.next_due is None else self._loop.time() + leased.next_due
                 if leased.next_due is not None:
                     due = leased.next_due if due is None else min(due, leased.next_due)
-                self._give_back(self.scheduler.add(leased, self._loop.time()))
+                self._holding.give_back(self.scheduler.add(leased, self._loop.time()))
                 self._wake_worker()
             await self._pause(due)
 
     async def _lease(self, demand: Demand) -> Leased:
         call = asyncio.ensure_future(self._queue.lease(demand.limit, demand.per_host, demand.room))
         try:
-            return self._hold(await asyncio.shield(call))
+            return self._holding.hold(await asyncio.shield(call), self._loop.time())
         except asyncio.CancelledError:
             # What the queue is just leasing to us has to be given back like the rest.
-            self._hold(await call)
+            self._holding.hold(await call, self._loop.time())
             raise
-
-    def _hold(self, leased: Leased) -> Leased:
-        now = self._loop.time()
-        for lease in leased.leases:
-            lease.leased_at = now
-            self._held[lease.handle] = lease
-        return leased
-
-    def _give_back(self, leases: Sequence[Lease]) -> None:
-        if leases:
-            self._nacks.extend(Nack(lease, 0.0) for lease in leases)
-            self._want_nack.set()
 
     async def _pause(self, due: float | None) -> None:
         """Wait until another lease may find something: room was made, jobs were put, or a delay has passed."""
@@ -226,13 +222,13 @@ class Engine:
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        if len(self._workers) < self._parts.limits.concurrency and not self._draining.is_set():
+        if len(self._workers) < self._pulse.allowed and not self._draining.is_set():
             task = self._group.create_task(self._work(), name=f"worker {len(self._workers)}")
             self._workers.add(task)
             task.add_done_callback(self._workers.discard)
 
     async def _work(self) -> None:
-        while not self._draining.is_set():
+        while not self._draining.is_set() and not self._is_superfluous():
             if self.delivery.full:
                 await self.delivery.room()
             await self._slots.acquire()
@@ -249,6 +245,23 @@ class Engine:
                 self._slots.release()
             if lease is None and not self._draining.is_set():
                 await self._rest()
+
+    def _is_superfluous(self) -> bool:
+        """Tell whether a worker has to go because fewer are allowed than before; another may be idle in its place."""
+        if len(self._workers) <= self._pulse.allowed:
+            return False
+        self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+        self._wake_worker()
+        return True
+
+    async def _pulse_loop(self) -> None:
+        self._pulse.begin(self._loop.time(), time.process_time())
+        while True:
+            await asyncio.sleep(BEAT)
+            before = self._pulse.allowed
+            self._pulse.beat(self._loop.time(), time.process_time(), len(self.running))
+            if self._pulse.allowed > before:
+                self._wake_worker()
 
     async def _rest(self) -> None:
         self._set_timer()
@@ -279,11 +292,14 @@ class Engine:
         started = self._loop.time()
         self.running[lease.handle] = Running(lease, started)
         try:
-            if job.rejected is not None:
-                self.delivery.add(lease, self._worker.skip(job))
+            reason = job.rejected
+            if self.scheduler.some_are_down and reason is None:
+                reason = self.scheduler.down(job.host)
+            if reason is not None:
+                self.delivery.add(lease, self._worker.skip(job, reason))
                 return
             result, attempt = await self._worker.attempt(job, started - lease.leased_at)
-            self._conclude(lease, result, attempt)
+            self._conclude(lease, result, attempt, started)
         finally:
             del self.running[lease.handle]
             self.scheduler.done(lease, started, self._loop.time())
@@ -292,16 +308,20 @@ class Engine:
             if not self.running and not self.scheduler.waiting:
                 self.delivery.hurry()
 
-    def _conclude(self, lease: Lease, result: Result, attempt: Attempt | None) -> None:
+    def _conclude(self, lease: Lease, result: Result, attempt: Attempt | None, started: float) -> None:
         """Deliver a result, or give the job back to be tried again."""
+        now = self._loop.time()
         if attempt is None:
+            self.scheduler.well(lease, started, now, None if result.redirects else result.first_byte_s)
             self.delivery.add(lease, result)
             return
+        self._learn(lease, result, attempt, started)
         rest = host_rest(self._retry, attempt)
         if rest is not None:
-            now = self._loop.time()
-            self._give_back(self.scheduler.rest(_asking(result, lease.job), now + rest, now))
+            self._holding.give_back(self.scheduler.rest(_asking(result, lease.job), now + rest, now))
         retry = decide(self._retry, attempt, self._random)
+        if retry is not None and attempt.number > 1 and not self.scheduler.may_retry(lease.job.host, now):
+            retry = decide(self._retry, attempt, self._random, spread=True)
         if retry is None:
             self.delivery.add(lease, result)
             return
@@ -310,38 +330,25 @@ class Engine:
         if job.first_started_at is None and result.started_at is not None:
             job.first_started_at = result.started_at.timestamp()
         self.retries += 1
-        self._nacks.append(Nack(lease, retry.delay))
-        self._want_nack.set()
+        self._holding.give_back([lease], retry.delay)
+
+    def _learn(self, lease: Lease, result: Result, attempt: Attempt, started: float) -> None:
+        """Have the scheduler know what an attempt that did not end well says about the host."""
+        now, sign = self._loop.time(), sign_of(attempt, redirected=bool(result.redirects))
+        if sign is Sign.ANSWERED:
+            self.scheduler.well(lease, started, now, None)
+        elif sign is not Sign.NOTHING:
+            failure = Failure(sign, attempt.kind, first=attempt.number == 1)
+            self._holding.give_back(self.scheduler.badly(lease, failure, started, now))
+
+    def _on_crawl_delay(self, job: Job, response: Response) -> None:
+        if response.crawl_delay is not None and not response.redirects:
+            self.scheduler.slow_down(job.host, response.crawl_delay, self._loop.time())
 
     # Settling
 
-    async def _nack_loop(self) -> None:
-        while True:
-            await self._want_nack.wait()
-            await asyncio.sleep(_NACK_PAUSE)
-            await self._flush_nacks()
-
-    async def _flush_nacks(self) -> None:
-        self._want_nack.clear()
-        nacks, self._nacks = self._nacks, []
-        if nacks:
-            await self._queue.nack(nacks)
-            for nack in nacks:
-                self._held.pop(nack.lease.handle, None)
-            self._want_lease.set()
-
-    async def _renew_loop(self) -> None:
-        while True:
-            await asyncio.sleep(self._queue.term / _RENEWALS_PER_TERM)
-            await self._renew()
-
-    async def _renew(self) -> None:
-        self._renewed = time.monotonic()
-        await self._queue.extend(list(self._held.values()))
-
     def _settled(self, leases: Sequence[Lease], accepted: int) -> None:
-        for lease in leases:
-            self._held.pop(lease.handle, None)
+        self._holding.settle(leases)
         self.done += accepted
         self._feeder.set_backlog(self.left)
         self._end_if_finished()
@@ -371,13 +378,6 @@ class Engine:
         if not delivering.done():
             late = ", ".join(sorted(self.delivery.writing)) or "the queue"
             raise LateError(f"{late} did not take the last results in time; their jobs will be fetched again")
-
-    async def _return_jobs(self) -> None:
-        """Give back what was leased and not ended, so that nobody has to wait for the leases to lapse."""
-        await self._flush_nacks()
-        if self._held:
-            await self._queue.nack([Nack(lease, 0.0) for lease in self._held.values()])
-            self._held.clear()
 
 
 def _asking(result: Result, job: Job) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, WrapValidator
 
+from fetcher.engine.breaker import BreakerSettings
+from fetcher.engine.growth import MOST_AUTO
 from fetcher.settings import Duration, Rate, Settings
 
 if TYPE_CHECKING:
@@ -17,6 +19,27 @@ MAX_CONCURRENCY = 100_000
 # A start that comes late because the loop was busy may be made up for within this time, so that a rate is held
 # on average and not only as an upper bound. A delay is a promise about every single gap: nothing is made up for.
 CATCH_UP = 0.05
+
+Slots = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)]
+_SLOTS: TypeAdapter[int] = TypeAdapter(Slots)
+
+
+# A word or something else, told apart before it is validated: a plain union would complain about both at once.
+def _concurrency(value: Any, _union: object) -> Any:
+    return value if value == "auto" else _SLOTS.validate_python(value)
+
+
+def _breaker(value: Any, _union: object) -> Any:
+    return value if value == "off" else BreakerSettings.model_validate(value)
+
+
+Concurrency = Annotated[
+    int | Literal["auto"], WrapValidator(_concurrency, json_schema_input_type=Slots | Literal["auto"])
+]
+BreakerOrOff = Annotated[
+    BreakerSettings | Literal["off"],
+    WrapValidator(_breaker, json_schema_input_type=BreakerSettings | Literal["off"]),
+]
 
 
 class HostLimits(Settings):
@@ -38,12 +61,21 @@ class HostLimits(Settings):
 class LimitSettings(Settings):
     """How much is asked for at once."""
 
-    concurrency: int = Field(default=100, ge=1, le=MAX_CONCURRENCY)
-    """Requests in flight, all hosts together."""
+    concurrency: Concurrency = 100
+    """Requests in flight, all hosts together. ``auto`` finds out, from 10 to 1000, how many make the batch faster."""
     per_host: HostLimits = HostLimits()
     """For every host that ``hosts`` does not name."""
     hosts: dict[str, HostLimits] = Field(default={})
     """Limits of hosts by name or pattern (``*.example.org``); a name wins over a pattern, then the first match."""
+    adapt: bool = True
+    """Ask a host for less while it answers 429 or 503, breaks connections off, or has clearly become slower."""
+    breaker: BreakerOrOff = BreakerSettings()
+    """When a host that does not answer at all is paused, and when it is given up. ``off`` tries every job of it."""
+
+    @property
+    def most(self) -> int:
+        """The most requests that are ever in flight, all hosts together."""
+        return MOST_AUTO if self.concurrency == "auto" else self.concurrency
 
     def lookup(self) -> Callable[[str], HostLimits]:
         """Return the function from a host's name to its limits."""

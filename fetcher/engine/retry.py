@@ -24,10 +24,17 @@ TRANSIENT = (
     ErrorKind.CONNECTION_RESET,
     ErrorKind.SERVER_DISCONNECTED,
     ErrorKind.TLS_TIMEOUT,
+    ErrorKind.PROXY_UNREACHABLE,
+    ErrorKind.PROXY_REFUSED,
+    ErrorKind.AUTH_FAILED,
     ErrorKind.BODY_INCOMPLETE,
     ErrorKind.READ_TIMEOUT,
     ErrorKind.TOTAL_TIMEOUT,
 )
+
+_MOST_SKEW = 86_400.0
+# How much thinner retries are spread that a host has no budget for.
+_SPREAD = 8
 
 
 class RetrySettings(Settings):
@@ -74,18 +81,29 @@ def host_rest(policy: RetrySettings, attempt: Attempt) -> float | None:
     return None if attempt.retry_after is None else min(attempt.retry_after, policy.max_retry_after)
 
 
-def decide(policy: RetrySettings, attempt: Attempt, random: Callable[[], float]) -> Retry | None:
+def decide(
+    policy: RetrySettings, attempt: Attempt, random: Callable[[], float], *, spread: bool = False
+) -> Retry | None:
     """Return in how many seconds to try again, or None if the attempt was the last.
 
     The delay is "full jitter": uniform between 0 and an exponentially growing bound, which spreads out jobs that
     failed together (Brooker, "Exponential Backoff And Jitter", 2015). A Retry-After is the least that is waited.
+
+    ``spread``: the host is being asked for too many retries, so the delay is drawn from a bound several times as long.
+    That alone never takes a job past its deadline.
     """
     if attempt.number >= policy.attempts or not _retryable(policy, attempt):
         return None
     # 2**n with a large n would overflow a float long before it matters.
     bound = min(policy.max_backoff, policy.backoff * 2 ** min(attempt.number - 1, 30))
-    delay = bound * random() + (host_rest(policy, attempt) or 0.0)
-    return None if attempt.age + delay > policy.deadline else Retry(delay)
+    chance, least = random(), host_rest(policy, attempt) or 0.0
+    delay = bound * chance + least
+    if attempt.age + delay > policy.deadline:
+        return None
+    if spread:
+        longer = min(policy.max_backoff, bound * _SPREAD) * chance + least
+        delay = max(delay, min(longer, policy.deadline - attempt.age))
+    return Retry(delay)
 
 
 def _retryable(policy: RetrySettings, attempt: Attempt) -> bool:
@@ -96,18 +114,28 @@ def _retryable(policy: RetrySettings, attempt: Attempt) -> bool:
     return attempt.status is not None and attempt.status in policy.statuses
 
 
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
+def parse_retry_after(value: str | None, now: datetime, date: str | None = None) -> float | None:
     """Read a Retry-After header in either form (RFC 9110, section 10.2.3) as seconds from ``now``.
 
-    None for what is neither; never negative, so that a server whose clock is behind does not confuse us.
+    ``date`` is the Date header of the same answer. A server means its own clock, so a time is taken to be relative to
+    that, unless it differs from ours by more than a day: then it is no clock, or the answer is a stored one.
+
+    None for what is neither form; never negative, so that a server whose clock is behind does not confuse us.
     """
     value = (value or "").strip()
     if value.isascii() and value.isdigit():
         return float(value)  # infinite if it is that long
+    when = _parse_date(value)
+    if when is None:
+        return None
+    theirs = _parse_date(date or "")
+    sane = theirs is not None and abs((theirs - now).total_seconds()) <= _MOST_SKEW
+    return max(0.0, (when - (theirs if theirs is not None and sane else now)).total_seconds())
+
+
+def _parse_date(value: str) -> datetime | None:
     try:
         when = parsedate_to_datetime(value)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - now).total_seconds())
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when

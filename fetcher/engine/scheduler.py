@@ -10,26 +10,32 @@ host whose own limit makes it the last to end must never wait for others (longes
 
 The window is shared out by need: a host is given room for what it can start soon and no more. A host that fills
 its room, be it busy, slow or told to rest, therefore keeps no other host's jobs out of the window.
+
+What is learnt about a host (`fetcher.engine.care`) changes its limits, and nothing else here: a host that is asked for
+less is a host with stricter limits, and one that was given up has none, so that its jobs come out and end.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from fetcher.engine.limiter import CATCH_UP, MAX_CONCURRENCY, HostLimits, next_start
+from fetcher.engine.care import LONGEST_CRAWL_DELAY, UNLIMITED, Care
+from fetcher.engine.limiter import CATCH_UP, HostLimits, next_start
 from fetcher.interfaces import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fetcher.engine.care import Failure
     from fetcher.engine.limiter import LimitSettings
     from fetcher.interfaces import Leased
+    from fetcher.model import Rejection
 
 # Leased jobs for each one in flight: enough that a host never waits for the next lease, which takes milliseconds.
 _AHEAD = 8
@@ -41,7 +47,8 @@ _SMOOTHING = 0.2
 _SHORTEST_LATENCY = 0.001
 # Entries that are out of date are dropped once they are this many times as many as the hosts.
 _MOST_STALE = 4
-_UNLIMITED = HostLimits(concurrency=MAX_CONCURRENCY)
+# Hosts without jobs of which something is remembered; the oldest are forgotten first.
+_MOST_REMEMBERED = 10_000
 
 
 class Demand(msgspec.Struct):
@@ -61,10 +68,12 @@ class Host(msgspec.Struct, eq=False):
 
     ``backlog``: how many jobs it has to come, here and in the queue, as far as known. ``free_at``: when it may be
     asked next. ``entry``: the order of its entry in one of the heaps, 0 if it has none; any other entry is out of date.
-    ``latency``: of late, in seconds, for display.
+    ``latency``: of late, in seconds, for display. ``limits``: what holds now; ``configured``: what the config says.
     """
 
     name: str
+    configured: HostLimits
+    care: Care
     limits: HostLimits
     room: int
     waiting: deque[tuple[int, int, Lease]]
@@ -79,17 +88,24 @@ class Scheduler:
     """Hands out jobs that may start now, within the limits of each host. Global concurrency is its caller's."""
 
     def __init__(self, limits: LimitSettings) -> None:
+        self._settings = limits
         self._limits_of = limits.lookup()
-        self._concurrency = limits.concurrency
-        self.window = max(_SMALLEST_WINDOW, limits.concurrency * _AHEAD)
+        self._concurrency = limits.most
+        self.window = max(_SMALLEST_WINDOW, limits.most * _AHEAD)
         self._default_room = self._room(limits.per_host)
         self._hosts: dict[str, Host] = {}
+        self._remembered: OrderedDict[str, Care] = OrderedDict()
         self._ready: list[tuple[int, float, int, Host]] = []
         self._timed: list[tuple[float, int, Host]] = []
         self._order = 0
         self._latency = 0.0
         self.waiting = 0
         self.in_flight = 0
+        self.answered = 0
+        self.failed = 0
+        self.some_are_down = False
+        # This process is too busy to tell a slow host from its own delays.
+        self.strained = False
 
     def add(self, leased: Leased, now: float) -> list[Lease]:
         """Take leased jobs into the window; return those to give back, of hosts for which they were too many."""
@@ -154,6 +170,48 @@ class Scheduler:
             self._relist(host, now)
         self._forget(host, now)
 
+    def well(self, lease: Lease, started: float, now: float, latency: float | None) -> None:
+        """Take into account that the host of a job in flight answered, and within what time if that is known."""
+        self.answered += 1
+        host = self._hosts[lease.job.host]
+        if host.care.answered(started, now, None if self.strained else latency):
+            self._adjust(host, now)
+
+    def badly(self, lease: Lease, failure: Failure, started: float, now: float) -> list[Lease]:
+        """Take a failure of the host of a job in flight into account; return leases to give back if it is paused."""
+        self.failed += 1
+        host = self._hosts[lease.job.host]
+        changed = host.care.slower(failure, started, now, host.in_flight)
+        pause = host.care.pause(failure, started, now)
+        if pause is None:
+            if changed:
+                self._adjust(host, now)
+            return []
+        self.some_are_down = self.some_are_down or not pause
+        self._adjust(host, now)
+        if not pause:
+            return []
+        host.free_at = max(host.free_at, now + pause)
+        return self._drop(host)
+
+    def may_retry(self, name: str, now: float) -> bool:
+        """Tell whether another retry of a retry is within the budget of a host, and count it."""
+        return self._host(name).care.may_retry(now)
+
+    def down(self, name: str) -> Rejection | None:
+        """Return why a host was given up, None if it was not."""
+        breaker = self._host(name).care.breaker
+        return None if breaker is None else breaker.reason
+
+    def slow_down(self, name: str, crawl_delay: float, now: float) -> None:
+        """Keep to what the robots.txt of a host asks for, in seconds between two starts, from now on."""
+        host = self._host(name)
+        crawl_delay = min(crawl_delay, LONGEST_CRAWL_DELAY)
+        # A host may have several files, one for each port; the strictest holds.
+        if crawl_delay > host.care.crawl_delay:
+            host.care.crawl_delay = crawl_delay
+            self._adjust(host, now)
+
     def rest(self, name: str, until: float, now: float) -> list[Lease]:
         """Start nothing more on a host before ``until``; return leases to give back, if that is not soon."""
         host = self._host(name)
@@ -206,15 +264,28 @@ class Scheduler:
         host = self._hosts.get(name)
         if host is None:
             # Rows that can not be fetched have no host, and nothing to be polite to.
-            limits = self._limits_of(name) if name else _UNLIMITED
-            host = self._hosts[name] = Host(name, limits, self._room(limits), deque())
+            configured = self._limits_of(name) if name else UNLIMITED
+            limits, care = configured, self._remembered.pop(name, None)
+            if care is None:
+                care = Care.begin(self._settings, configured)
+            else:
+                limits = care.limits(configured)
+            host = self._hosts[name] = Host(name, configured, care, limits, self._room(limits), deque())
         return host
+
+    def _adjust(self, host: Host, now: float) -> None:
+        """Have the limits follow what has been learnt about a host."""
+        before, host.limits = host.limits, host.care.limits(host.configured)
+        host.room = self._room(host.limits)
+        if host.limits.interval > before.interval:
+            host.free_at = max(host.free_at, now + host.limits.interval)
+        self._relist(host, now)
 
     def _room(self, limits: HostLimits) -> int:
         """Return how many jobs of a host to hold: its share of the window if every slot were taken."""
         share = max(1, self.window * min(limits.concurrency, self._concurrency) // self._concurrency)
         if limits.interval:
-            share = min(share, math.ceil(_HORIZON / limits.interval))
+            share = min(share, max(1, math.ceil(_HORIZON / limits.interval)))
         return share
 
     def _relist(self, host: Host, now: float) -> None:
@@ -245,4 +316,8 @@ class Scheduler:
         if host.waiting or host.in_flight or host.free_at + (CATCH_UP if host.limits.interval else 0.0) > now:
             return False
         self._hosts.pop(host.name, None)
+        if host.care.notable:
+            self._remembered[host.name] = host.care
+            if len(self._remembered) > _MOST_REMEMBERED:
+                self._remembered.popitem(last=False)
         return True

@@ -13,10 +13,10 @@ from fetcher.errors import SKIPPING, ErrorKind, FetchError, SinkError, StateErro
 from fetcher.model import Outcome, Response, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fetcher.interfaces import Transport
-    from fetcher.model import Job
+    from fetcher.model import Job, Rejection
 
 _REDIRECT_STATUS = 300
 _NOT_MODIFIED = 304
@@ -27,15 +27,22 @@ class Worker:
     """Makes single attempts: picks the transport by the scheme of the URL and describes what came of it.
 
     ``deadline`` is how many seconds a job has from the start of its first attempt on, over all attempts.
+    ``on_crawl_delay`` is told of responses that say how often their host wants to be asked.
     """
 
     def __init__(
-        self, batch: str, transports: Mapping[str, Transport], default_method: str, deadline: float = inf
+        self,
+        batch: str,
+        transports: Mapping[str, Transport],
+        default_method: str,
+        deadline: float = inf,
+        on_crawl_delay: Callable[[Job, Response], None] | None = None,
     ) -> None:
         self._batch = batch
         self._transports = transports
         self._default_method = default_method
         self._deadline = deadline
+        self._on_crawl_delay = on_crawl_delay
 
     async def attempt(self, job: Job, queued: float) -> tuple[Result, Attempt | None]:
         """Make one attempt and return its result, and what there is to decide about if it did not end well.
@@ -63,6 +70,8 @@ class Worker:
         )
         if isinstance(answer, Response):
             _describe(result, answer)
+            if answer.crawl_delay is not None and self._on_crawl_delay is not None:
+                self._on_crawl_delay(job, answer)
         else:
             _describe_error(result, answer)
         if result.outcome is Outcome.OK:
@@ -87,18 +96,17 @@ class Worker:
         except Exception as error:  # noqa: BLE001  a fault of ours must cost one job, not the run
             return FetchError(ErrorKind.INTERNAL, f"{type(error).__name__}: {error}")
 
-    def skip(self, job: Job) -> Result:
-        """Return the result of a row that is not fetched at all."""
-        reason = job.rejected
+    def skip(self, job: Job, reason: Rejection) -> Result:
+        """Return the result of a job that is not fetched, or not tried again, for a reason that is not its own."""
         now = datetime.now(UTC)
         return Result(
             batch=self._batch,
             job_id=job.id,
             url=job.url,
             outcome=Outcome.SKIPPED,
-            error_kind=reason.kind if reason else None,
-            error_message=reason.message if reason else None,
-            attempts=0,
+            error_kind=reason.kind,
+            error_message=reason.message,
+            attempts=job.attempts,
             finished_at=now,
             meta=job.meta,
         )
@@ -148,11 +156,16 @@ def _describe_error(result: Result, error: FetchError) -> None:
     result.redirects = list(error.redirects) or result.redirects
 
 
+def _header(response: Response, wanted: str) -> str | None:
+    return next((value for name, value in response.headers if name.lower() == wanted), None)
+
+
 def _attempt(result: Result, answer: Response | FetchError, method: str, age: float) -> Attempt:
     retry_after = None
     if isinstance(answer, Response):
-        value = next((value for name, value in answer.headers if name.lower() == "retry-after"), None)
-        retry_after = parse_retry_after(value, datetime.now(UTC)) if value is not None else None
+        value = _header(answer, "retry-after")
+        if value is not None:
+            retry_after = parse_retry_after(value, datetime.now(UTC), _header(answer, "date"))
     return Attempt(
         number=result.attempts,
         age=age,

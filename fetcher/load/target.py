@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.config import load
 from fetcher.engine.worker import Worker
-from fetcher.errors import ConfigError, RefusedError, UnreachableError
+from fetcher.errors import ConfigError, FetchError, RefusedError, UnreachableError
 from fetcher.load.run import Run
-from fetcher.transports.http.resolver import MappingResolver
+from fetcher.transports.http.resolver import DnsSettings, MappingResolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +68,9 @@ class Target:
             self.notes.append(f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched; left out")
         self._note_methods()
         if not self.consent:
-            await vet({job.host for job in self.jobs}, _resolver_map(self.config))
+            await vet(
+                {job.host for job in self.jobs}, _resolver_map(self.config), getattr(self.config.http, "dns", None)
+            )
             if self._follows:
                 self.notes.append(f"redirects are not followed without {CONSENT}: they may lead to other hosts")
 
@@ -179,12 +181,12 @@ async def _first_jobs(sources: Iterable[Any]) -> list[Job]:
     return jobs
 
 
-async def vet(hosts: Iterable[str], mapping: Mapping[str, str]) -> None:
+async def vet(hosts: Iterable[str], mapping: Mapping[str, str], dns: DnsSettings | None = None) -> None:
     """Raise RefusedError unless every address of every host is loopback or private.
 
     Names are resolved as the transport does it, with ``http.resolve`` first.
     """
-    resolver = MappingResolver(mapping)
+    resolver = MappingResolver(mapping, dns)
     turns = asyncio.Semaphore(_RESOLVING)
 
     async def one(host: str) -> tuple[str, list[str]]:
@@ -212,8 +214,8 @@ async def _addresses(host: str, resolver: MappingResolver) -> list[str]:
         pass
     try:
         found = await resolver.resolve(host, 0, socket.AF_UNSPEC)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, FetchError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise UnreachableError(
             f"{host}: has no address ({reason}); correct the name, or give it one: "
             f"-s 'http.resolve.\"{host}\"=127.0.0.1'"

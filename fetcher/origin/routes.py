@@ -37,6 +37,7 @@ class Routes:
         self._attempts: dict[tuple[str, bytes, str], int] = {}
         self._buckets: dict[tuple[str, float], tuple[float, float]] = {}
         self._slots: dict[tuple[str, int, float], asyncio.Semaphore] = {}
+        self._under_way: dict[tuple[str, int, float], int] = {}
 
     def answer(self, request: Request, path: str) -> Answer:
         """Answer as `path`, which has no leading slash, would."""
@@ -131,6 +132,23 @@ class Routes:
         async with slots:
             return await self._later(request, rest, seconds)
 
+    def at_most(self, request: Request, rest: str) -> Answer:
+        """Answer as /REST after SECONDS, or 429 at once while N are under way for the host."""
+        text, _, rest = rest.partition("/")
+        seconds, _, rest = rest.partition("/")
+        return partial(self._among, (request.head.host, number(text), decimal(seconds)), request, rest)
+
+    async def _among(self, key: tuple[str, int, float], request: Request, rest: str) -> Reply:
+        if self._under_way.get(key, 0) >= key[1]:
+            return Reply(429, b"too many at once\n")
+        self._under_way[key] = self._under_way.get(key, 0) + 1
+        try:
+            return await self._later(request, rest, key[2])
+        finally:
+            self._under_way[key] -= 1
+            if not self._under_way[key]:
+                del self._under_way[key]
+
     def hang(self, _request: Request, _rest: str) -> Answer:
         """Send nothing; drop the connection when the origin closes."""
         return self._hung
@@ -217,6 +235,14 @@ class Routes:
         reply = _json({"cookie": request.head.get("cookie")})
         return Reply(200, reply.body, tuple(f"Set-Cookie: {pair}; Path=/" for pair in pairs), reply.kind)
 
+    def robots(self, _request: Request, _rest: str) -> Answer:
+        """Disallow /private to all robots."""
+        return Reply(body=b"User-agent: *\nDisallow: /private\n")
+
+    def private(self, request: Request, rest: str) -> Answer:
+        """Answer as /REST, which robots.txt does not allow."""
+        return self._then(request, rest)
+
     def health(self, _request: Request, _rest: str) -> Answer:
         """Say ok."""
         return Reply(body=b"ok")
@@ -250,6 +276,7 @@ _TABLE = (
     Route("/drip/N/SECONDS", Routes.drip),
     Route("/delay/SECONDS/REST...", Routes.delay),
     Route("/slots/N/SECONDS/REST...", Routes.slots),
+    Route("/at-most/N/SECONDS/REST...", Routes.at_most),
     Route("/hang", Routes.hang),
     Route("/status/CODE", Routes.status, fixed=True),
     Route("/redirect/N", Routes.redirect, fixed=True),
@@ -262,6 +289,8 @@ _TABLE = (
     Route("/headers", Routes.headers),
     Route("/echo", Routes.echo),
     Route("/cookies/set?k=v", Routes.cookies),
+    Route("/robots.txt", Routes.robots, fixed=True),
+    Route("/private/REST...", Routes.private),
     Route("/health", Routes.health, fixed=True),
 )
 ROUTES = {route.usage[1:].partition("/")[0].partition("?")[0]: route for route in _TABLE}

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 from pydantic import Field, ValidationInfo, field_validator
 
 from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
+from fetcher.files import locked, sync_folder
 from fetcher.registry import Part, format_by_name, parts
 from fetcher.settings import Settings
 
@@ -166,7 +166,7 @@ class FileSink:
         os.ftruncate(fd, self._offset)
         self._tail = _before(fd, self._offset)
         if self._synchronous and self._created:
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         self._created = False
 
     def _hold(self, mark: FileMark | None = None) -> int:
@@ -178,7 +178,7 @@ class FileSink:
                 fd, created = self._opened(mark)
             except OSError as error:
                 raise ConfigError(f"{self._path}: can not be written: {error.strerror}; choose another path") from error
-            if not _locked(fd):
+            if not locked(fd):
                 os.close(fd)
                 raise StateBusyError(
                     f"{self._path}: another run is writing to it; wait until it has ended, or choose another path"
@@ -280,27 +280,3 @@ def _before(fd: int, offset: int) -> bytes:
     """Return the last bytes before an offset."""
     length = min(offset, _TAIL)
     return os.pread(fd, length, offset - length)
-
-
-def _locked(fd: int) -> bool:
-    """Lock a file until it is closed, where the system can; tell whether nobody else has."""
-    if sys.platform == "win32":
-        return True
-    import fcntl  # noqa: PLC0415  not on Windows
-
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder durable (fsync(2): the file's own fsync does not cover it)."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -27,6 +27,7 @@ from fetcher.intake import (
     MAX_DEPTH,
     MAX_URL_LENGTH,
     RowError,
+    check_checksum,
     check_meta,
     check_priority,
     make_job,
@@ -66,6 +67,9 @@ class FileSourceConfig(Settings):
     """The column or field to tell duplicates by: of rows with the same value one is fetched."""
     priority: str | None = None
     """The column or field that holds the priority, a whole number; higher goes first."""
+    checksum: str | None = None
+    """The column or field that holds what the body hashes to: sha256, sha1, md5 or sha512, as hexadecimal digits,
+    with or without the name before them (``sha256:9f8...``). Another body is kind ``checksum_mismatch``."""
 
     @field_validator("delimiter")
     @classmethod
@@ -77,7 +81,7 @@ class FileSourceConfig(Settings):
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
-        unused = {"txt": ("column", "key", "priority", "delimiter"), "jsonl": ("delimiter",)}
+        unused = {"txt": ("column", "key", "priority", "checksum", "delimiter"), "jsonl": ("delimiter",)}
         for name in unused.get(self.kind, ()):
             if name in self.model_fields_set and getattr(self, name) is not None:
                 raise ValueError(f"{name} means nothing in {self.kind}; set format if {self.name} is something else")
@@ -147,6 +151,7 @@ class _Rows:
         config = self._config
         key = fields.get(config.key) if config.key else None
         priority = fields.get(config.priority) if config.priority else None
+        checksum = fields.get(config.checksum) if config.checksum else None
         url = fields.pop(config.column, None)
         meta = fields or None
         if not isinstance(url, str):
@@ -158,6 +163,11 @@ class _Rows:
                 job.priority = check_priority(int(priority) if isinstance(priority, str) else priority)
         except ValueError:
             return self._reject(number, url.encode(), f"priority {priority!r} is not a whole number", meta)
+        if checksum not in (None, ""):
+            try:
+                job.checksum = check_checksum(checksum)
+            except RowError as error:
+                return self._reject(number, url.encode(), str(error), meta)
         if key not in (None, ""):
             if not isinstance(key, str | int) or isinstance(key, bool):
                 why = f"key {config.key!r} is neither text nor a whole number"
@@ -220,7 +230,7 @@ class _Csv(_Rows):
         twice = [name for name in self._names if self._names.count(name) > 1]
         if twice:
             raise SourceError(f"{config.name}:{lines.line}: two columns are named {twice[0]!r}; rename one of them")
-        for name in (config.column, config.key, config.priority):
+        for name in (config.column, config.key, config.priority, config.checksum):
             if name is not None and name not in self._names:
                 raise SourceError(f"{config.name}:{lines.line}: there is no column {name!r}; {found}")
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from fetcher.errors import SourceError
 from fetcher.intake import (
     RowError,
+    check_checksum,
     check_headers,
     check_meta,
     check_method,
@@ -84,6 +85,8 @@ class JobConfig(Settings):
         | None
     ) = None
     """How long one attempt may take, in place of ``request.timeout.total``."""
+    checksum: Annotated[str, AfterValidator(check_checksum)] | None = None
+    """What the body has to hash to: sha256, sha1, md5 or sha512, such as ``sha256:9f86d0...``."""
     meta: Annotated[dict[str, Any], AfterValidator(check_meta)] | None = None
     """Carried through to the record as it is."""
     key: Annotated[str, AfterValidator(_text)] | None = None

@@ -103,7 +103,7 @@ async def test_a_jobs_headers_take_the_place_of_the_defaults(opened, origin):
         response = await transport.fetch(job(f"{origin.url}/headers", headers=headers))
     assert {(name.lower(), value) for name, value in sent_headers(response)} == {
         ("accept", "text/html"),
-        ("accept-encoding", "gzip, deflate"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
         ("user-agent", "mine"),
         ("host", "other.test"),
         ("x-a", "1"),
@@ -155,7 +155,8 @@ async def test_the_url_is_sent_byte_for_byte(opened, path):
 async def test_a_response_without_a_body_leaves_the_connection_usable(opened, status, method):
     head = f"HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n".encode()
     async with raw_server(answering(head, ok(b"next"))) as server, opened() as transport:
-        response = await transport.fetch(job(server.url(), method=method))
+        asked = job(server.url(), method=method, headers=[("If-None-Match", '"a"')])
+        response = await transport.fetch(asked)
         following = await transport.fetch(job(server.url()))
         assert server.connections == 1
     assert (response.status, response.body, following.body) == (status, b"", b"next")
@@ -792,7 +793,9 @@ def test_on_uvloop(authority, ca_file):
 
         timeout = {"timeout": {"read": 0.2, "connect": 5, "total": 9}}
         async with (
-            http_transport(exchange, tls={"ca_file": ca_file}, resolve={"*.test": "127.0.0.1"}, request=timeout) as transport,
+            http_transport(
+                exchange, tls={"ca_file": ca_file}, resolve={"*.test": "127.0.0.1"}, request=timeout
+            ) as transport,
             raw_server(answering(ok(), ok()), tls=serving(authority.issue_cert("good.test"))) as good,
             raw_server(answering(ok()), tls=serving(authority.issue_cert("other.test"))) as other,
             raw_server(answering(ok(), ok())) as plain,

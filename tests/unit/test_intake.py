@@ -34,6 +34,13 @@ def nested(levels):
         ("http://bücher.test/ä", "http://xn--bcher-kva.test/%C3%A4", "xn--bcher-kva.test"),
         ("http://[::1]:80/", "http://[::1]/", "::1"),
         ("HTTP://a.test/", "http://a.test/", "a.test"),
+        ("http://127.0.0.1:80/x%2Fy", "http://127.0.0.1:80/x%2Fy", "127.0.0.1"),
+        ("http://127.0.0.1.:8080/", "http://127.0.0.1:8080/", "127.0.0.1"),
+        ("http://0x7f.1:80/x%2Fy?q=%zz#part", "http://127.0.0.1:80/x%2Fy?q=%zz", "127.0.0.1"),
+        ("https://2130706433", "https://127.0.0.1", "127.0.0.1"),
+        ("http://user@0177.1:81/\u00e4", "http://127.0.0.1:81/%C3%A4", "127.0.0.1"),
+        ("http://\uff11\uff12\uff17\u30021/", "http://127.0.0.1/", "127.0.0.1"),
+        ("http://A.3com.:80/", "http://A.3com.:80/", "a.3com"),
     ],
 )
 def test_usable_urls(url, kept, host):
@@ -55,6 +62,13 @@ def test_usable_urls(url, kept, host):
         ("http://a.test/\0", ErrorKind.INVALID_URL, "contains a space or a control character"),
         ("http://a.test/" + "x" * MAX_URL_LENGTH, ErrorKind.INVALID_URL, "longer than 65536 characters"),
         ("http://a..test/", ErrorKind.INVALID_URL, None),
+        (
+            "http://1.2.3.4.5/",
+            ErrorKind.INVALID_URL,
+            "its host '1.2.3.4.5' ends in a number, but has more than four parts",
+        ),
+        ("http://a.0x4/", ErrorKind.INVALID_URL, "its host 'a.0x4' ends in a number, but is no IPv4 address"),
+        ("http://x@256.1/", ErrorKind.INVALID_URL, "its host '256.1' is a number too large for an IPv4 address"),
         (f"http://{'a' * 64}.test/", ErrorKind.INVALID_URL, None),
     ],
 )
@@ -248,3 +262,30 @@ def test_a_host_is_not_escaped(host):
 
 def test_an_ipv6_host_may_have_a_zone():
     assert make_job("1", "http://[fe80::1%25eth0]/").rejected is None
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("sha256:" + "aB" * 32, "sha256:" + "ab" * 32),
+        (" SHA1:" + "0" * 40, "sha1:" + "0" * 40),
+        ("md5:" + "f" * 32, "md5:" + "f" * 32),
+        ("f" * 32, "md5:" + "f" * 32),
+        ("f" * 40, "sha1:" + "f" * 40),
+        ("f" * 64 + "\n", "sha256:" + "f" * 64),
+        ("f" * 128, "sha512:" + "f" * 128),
+        (None, None),
+    ],
+)
+def test_a_checksum_is_kept_in_one_spelling(given, kept):
+    job = job_from_mapping("1", {"url": "http://a.test/", "checksum": given})
+    assert (job.rejected, job.checksum) == (None, kept)
+
+
+@pytest.mark.parametrize(
+    "given", ["", "x", "sha256:", "sha256:" + "f" * 63, "md5:" + "f" * 64, "crc32:" + "f" * 32, "g" * 64, "٣" * 64, 5]
+)
+def test_a_checksum_that_is_none_is_refused(given):
+    job = job_from_mapping("1", {"url": "http://a.test/", "checksum": given})
+    assert job.rejected.kind is ErrorKind.INVALID_ROW
+    assert "checksum" in job.rejected.message

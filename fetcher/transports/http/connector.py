@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientConnectorError
 
-from fetcher.outbound import CheckedConnector
 from fetcher.transports.http.connection import PooledConnection, Suspects
+from fetcher.transports.http.proxied import ProxiedConnector
 from fetcher.transports.http.tracing import noting_socket
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class IdleConnections:
         return len(self._keys)
 
 
-class GuardedConnector(CheckedConnector):
+class GuardedConnector(ProxiedConnector):
     """Opens ``PooledConnection``s, and keeps at most ``max_idle`` of them for reuse."""
 
     def __init__(self, *, max_idle: int | None = None, **options: Any) -> None:

@@ -61,6 +61,13 @@ class Lane(msgspec.Struct, frozen=True):
         """Whether a proxy is sent the request itself, where it is not asked for a tunnel (RFC 9112, section 3.2.2)."""
         return self.proxy is not None and self.proxy.scheme in {"http", "https"}
 
+    def direct(self) -> Lane | None:
+        """Return the same without a proxy; None if that is the usual lane."""
+        return None if self.tls is None and self.verified else Lane(self.tls, self.verified)
+
+    def __repr__(self) -> str:
+        return f"Lane(verified={self.verified}, proxy={self.proxy})"
+
 
 class Hop(msgspec.Struct):
     """A request as it goes onto the wire. ``url`` is absolute and already encoded; no ``lane`` is the usual one."""
@@ -272,7 +279,8 @@ class SessionExchange:
             response = await self._session.request(
                 hop.method,
                 URL(hop.url, encoded=True),
-                headers=hop.headers,
+                # aiohttp only sends these with CONNECT.
+                headers=[*hop.headers, *lane.proxy_headers] if _is_forwarded(hop, lane) else hop.headers,
                 data=_payload(hop.body),
                 allow_redirects=False,
                 ssl=True if lane.tls is None else lane.tls,
@@ -323,6 +331,10 @@ class _SessionAnswer:
             self._response.release()
         else:
             self._response.close()
+
+
+def _is_forwarded(hop: Hop, lane: Lane) -> bool:
+    return lane.forwarding and hop.url.startswith("http://")
 
 
 def _payload(body: bytes | None) -> bytes | BytesIO | None:

@@ -56,6 +56,9 @@ _CERTIFICATE = {
     62: ErrorKind.TLS_HOSTNAME,  # X509_V_ERR_HOSTNAME_MISMATCH
     64: ErrorKind.TLS_HOSTNAME,  # X509_V_ERR_IP_ADDRESS_MISMATCH
 }
+# X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY and X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE
+_ISSUER_UNKNOWN = frozenset({20, 21})
+_NO_ISSUER = "; its authority is not known here, or the server does not send an intermediate certificate"
 _DNS_NOT_FOUND = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA})
 # What a broken connection means depends on whether a body was under way.
 _BROKEN = frozenset({ErrorKind.CONNECTION_RESET, ErrorKind.SERVER_DISCONNECTED})
@@ -88,6 +91,9 @@ def fetch_error(
         return error
     error = _wrapped(error)
     kind = kind_of(error)
+    if trace is not None and trace.at_proxy is not None and not trace.connected:
+        message = _message(_while_connecting(kind, error, trace), error, trace.at_proxy, in_body=False)
+        return FetchError(ErrorKind.PROXY_UNREACHABLE, f"the proxy can not be used: {message}", sent=trace.sent)
     if trace is None or trace.connected:
         kind = _while_talking(kind, error, in_body=in_body)
     else:
@@ -192,7 +198,8 @@ def _dns_text(error: BaseException) -> str:
 def _no_connection(error: BaseException, host: str) -> str:
     inner = _inner(error)
     if isinstance(inner, ssl.SSLCertVerificationError):
-        return f"the certificate of {host} is not accepted: {inner.verify_message}"
+        text = f"the certificate of {host} is not accepted: {inner.verify_message}"
+        return text + _NO_ISSUER if inner.verify_code in _ISSUER_UNKNOWN else text
     if isinstance(inner, ssl.SSLError):
         return f"no TLS with {host}: {(inner.reason or _plain(inner)).replace('_', ' ').lower()}"
     return f"can not connect to {host}: {_plain(inner)}"

@@ -13,7 +13,15 @@ from fetcher.model import Job, Redirect, Response, Timings
 from fetcher.transports.http.bodies import BodyReader
 from fetcher.transports.http.exchange import USUAL_LANE, Answer, Exchange, Hop
 from fetcher.transports.http.fields import printable
-from fetcher.transports.http.redirects import REDIRECTS, follow, shown_location
+from fetcher.transports.http.recall import NOT_MODIFIED, UNCOMMON, Known, Recall, check_asked
+from fetcher.transports.http.redirects import (
+    REDIRECTS,
+    RedirectPolicy,
+    follow,
+    location_of,
+    shown_headers,
+    shown_location,
+)
 from fetcher.transports.http.tracing import HopTrace
 
 if TYPE_CHECKING:
@@ -27,18 +35,20 @@ class Means(msgspec.Struct):
 
     exchange: Exchange
     bodies: BodyReader
-    max_redirects: int
+    redirects: RedirectPolicy
+    recall: Recall | None = None
 
 
 class Fetch:
     """The fetch of one job. ``redirects`` were followed so far; ``response`` is there from the last head on."""
 
-    __slots__ = ("_job", "_means", "_watch", "redirects", "response")
+    __slots__ = ("_job", "_known", "_means", "_watch", "redirects", "response")
 
     def __init__(self, means: Means, job: Job, watch: Watch) -> None:
         self._means = means
         self._job = job
         self._watch = watch
+        self._known: Known | None = None
         self.redirects: list[Redirect] = []
         self.response: Response | None = None
 
@@ -47,15 +57,16 @@ class Fetch:
         while True:
             started = time.perf_counter()
             trace = HopTrace(self._watch)
-            answer = await self._means.exchange.send(hop, trace)
+            send = self._means.exchange.send if self._means.recall is None else self._recalling
+            answer = await send(hop, trace)
             self._watch.progress()
             try:
                 location = answer.fields.get("Location") if answer.status in REDIRECTS else None
-                if location is None or not self._means.max_redirects:
-                    first_byte = round(time.perf_counter() - started, 6)
+                if location is None or not self._means.redirects.most:
+                    first_byte = round(time.perf_counter() - started - trace.held, 6)
                     timings = Timings(trace.dns, trace.connect, trace.tls, first_byte)
                     return await self._receive(hop, answer, timings)
-                hop = self._next(hop, answer, location, timings=Timings())
+                hop = self._next(hop, answer, timings=Timings())
                 await self._drain(answer)
             finally:
                 answer.close()
@@ -71,26 +82,50 @@ class Fetch:
                 error.status = self.response.status
         return error
 
-    def _next(self, hop: Hop, answer: Answer, location: str, timings: Timings) -> Hop:
+    def _next(self, hop: Hop, answer: Answer, timings: Timings) -> Hop:
         """Return the hop that a redirect asks for, and note the one that is done."""
-        shown = shown_location(location)
         self.response = _head(hop, answer, timings, self.redirects)
-        if len(self.redirects) >= self._means.max_redirects:
-            message = f"more than {self._means.max_redirects} redirects, the last to {shown[:200]}"
+        location = location_of(answer.headers, answer.status)
+        shown = shown_location(location)
+        policy = self._means.redirects
+        if len(self.redirects) >= policy.most:
+            message = f"more than {policy.most} redirects, the last to {shown[:200]}"
             raise FetchError(ErrorKind.TOO_MANY_REDIRECTS, message)
-        following = follow(hop, answer.status, location)
+        following = follow(hop, answer.status, location, policy)
         self.response = None
         self.redirects.append(Redirect(hop.url, answer.status, shown))
         return following
 
+    async def _recalling(self, hop: Hop, trace: HopTrace) -> Answer:
+        """Make a hop with conditions by what is known, and once more without if the answer makes no sense with it."""
+        exchange, recall = self._means.exchange, self._means.recall
+        asked, self._known = (hop, None) if recall is None else await recall.ask(hop, self._job)
+        answer = await exchange.send(asked, trace)
+        try:
+            if recall is None or self._known is None or await recall.fits(self._known, answer):
+                return answer
+        except BaseException:
+            answer.close()
+            raise
+        answer.close()
+        self._known = None
+        return await exchange.send(hop, trace)
+
     async def _receive(self, hop: Hop, answer: Answer, timings: Timings) -> Response:
         response = self.response = _head(hop, answer, timings, self.redirects)
-        body = await self._means.bodies.read(answer, self._watch)
-        response.body = body.content
-        response.body_size = body.size
-        response.wire_size = body.wire_size
-        response.truncated = body.truncated
-        response.sha256 = body.sha256
+        response.length_unknown = answer.length_unknown
+        known, recall = self._known, self._means.recall
+        if answer.status in UNCOMMON:
+            check_asked(hop, answer.status, known)
+        if recall is None:
+            await self._means.bodies.read(answer, response, self._watch, self._job)
+        elif known is not None and answer.status == NOT_MODIFIED:
+            recall.revalidated(known, response)
+            await self._drain(answer)
+        else:
+            partial = recall.partial(hop, answer, known)
+            await self._means.bodies.read(answer, response, self._watch, self._job, partial)
+            await recall.note(hop, answer, response)
         return response
 
     async def _drain(self, answer: Answer) -> None:
@@ -99,7 +134,7 @@ class Fetch:
         # Whether it is whole does not matter: where the redirect leads is known.
         with suppress(FetchError):
             while read <= _MOST_DRAINED and (chunk := await answer.read()):
-                self._watch.progress()
+                self._watch.progress(len(chunk))
                 read += len(chunk)
 
 
@@ -111,7 +146,7 @@ def _head(hop: Hop, answer: Answer, timings: Timings, redirects: list[Redirect])
         status=answer.status,
         method=hop.method,
         final_url=hop.url,
-        headers=answer.headers,
+        headers=answer.headers if fields.get("Location") is None else shown_headers(answer.headers),
         content_type=printable(fields.get("Content-Type")),
         content_length=int(length) if length and length.isascii() and length.isdigit() else None,
         http_version=answer.http_version,

@@ -5,19 +5,23 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import TraceConfig
 from aiohttp.tracing import Trace
 
+from fetcher.transports.watchdog import Phase
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from types import SimpleNamespace
 
     from fetcher.transports.watchdog import Watch
 
 _now = time.perf_counter
+_FIRST_BYTE = Phase.FIRST_BYTE  # looked up once: it is set for every hop
 
 
 class HopTrace(Trace):
@@ -25,24 +29,43 @@ class HopTrace(Trace):
 
     ``reused``: the connection came from the pool. ``connected``: there is a connection now. ``sent``: there
     was one at some time, on which request bytes may have left. Times are seconds of the performance counter.
+    ``held``: for how many seconds the request was not allowed to begin yet.
     """
 
     # On the class, not the instance: most hops reuse a connection and set few of them.
     reused = False
     connected = False
     sent = False
+    held = 0.0
     dns_started: float | None = None
     connect_started: float | None = None
     tls_started: float | None = None
     connect_ended: float | None = None
+    # The URL of the proxy that is being connected to, or asked for a way: what fails meanwhile is its fault.
+    at_proxy: str | None = None
 
     def __init__(self, watch: Watch | None = None) -> None:
         """Start with nothing: the base class would only store a session that there is not."""
         self._watch = watch
 
+    @contextmanager
+    def hold(self, phase: Phase) -> Iterator[None]:
+        """Wait within the block for something that is not charged to this request."""
+        started = _now()
+        if self._watch is not None:
+            self._watch.hold(phase)
+        try:
+            yield
+        finally:
+            self.held += _now() - started
+            if self._watch is not None:
+                self._watch.release()
+
     async def send_connection_reuseconn(self) -> None:
         """Note that no connection had to be opened."""
         self.reused = self.connected = self.sent = True
+        if self._watch is not None:
+            self._watch.phase = _FIRST_BYTE
 
     async def send_connection_create_start(self) -> None:
         """Note the start of resolving and connecting, which the connector times by itself."""
@@ -51,21 +74,22 @@ class HopTrace(Trace):
         self.reused = self.connected = False
         if self._watch is not None:
             self._watch.pause()
+            self._watch.phase = Phase.CONNECT
 
     async def send_connection_create_end(self) -> None:
         """Note that the connection, TLS included, is ready."""
         self.connect_ended = _now()
         self.connected = self.sent = True
         if self._watch is not None:
-            self._watch.progress()
+            self._watch.resume()
 
     async def send_dns_resolvehost_start(self, host: str) -> None:  # noqa: ARG002
         """Note the start of a name resolution."""
-        self.dns_started = _now()
+        self._enter_dns()
 
     async def send_dns_cache_hit(self, host: str) -> None:  # noqa: ARG002
         """Note the same: this is also said when the wait for somebody else's resolution begins."""
-        self.dns_started = _now()
+        self._enter_dns()
 
     async def send_dns_resolvehost_end(self, host: str) -> None:
         """Ignore: resolution has ended when connecting starts."""
@@ -78,6 +102,24 @@ class HopTrace(Trace):
 
     async def send_connection_queued_end(self) -> None:
         """Ignore: the connector has no limit to wait for."""
+
+    def _enter_dns(self) -> None:
+        self.dns_started = _now()
+        if self._watch is not None:
+            self._watch.phase = Phase.DNS
+
+    def enter_connect(self) -> None:
+        """Note that the first of the addresses is now connected to."""
+        if self.connect_started is None:
+            self.connect_started = _now()
+            if self._watch is not None:
+                self._watch.phase = Phase.CONNECT
+
+    def enter_tls(self) -> None:
+        """Note that a handshake begins, which is when TCP has been connected."""
+        self.tls_started = _now()
+        if self._watch is not None:
+            self._watch.phase = Phase.TLS
 
     @property
     def dns(self) -> float | None:
@@ -105,8 +147,8 @@ current_trace: ContextVar[HopTrace | None] = ContextVar("current_trace", default
 def noting_socket(address: Any) -> socket.socket:
     """Create a socket, and note that its hop now begins to connect."""
     trace = current_trace.get()
-    if trace is not None and trace.connect_started is None:
-        trace.connect_started = _now()
+    if trace is not None:
+        trace.enter_connect()
     family, kind, protocol, _, _ = address
     return socket.socket(family, kind, protocol)
 
@@ -118,23 +160,8 @@ class TracedContext(ssl.SSLContext):
         """Begin a handshake on a memory BIO, as every asyncio transport does."""
         trace = current_trace.get()
         if trace is not None:
-            trace.tls_started = _now()
+            trace.enter_tls()
         return super().wrap_bio(*args, **kwargs)
-
-
-def traced_context(ca_file: str | None = None) -> TracedContext:
-    """Return a context that trusts ``ca_file`` or the system's store, verifies, and takes TLS 1.2 at least.
-
-    Raises OSError (ssl.SSLError is one) if the file can not be used.
-    """
-    context = TracedContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is None:
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def session_tracing() -> TraceConfig:

@@ -12,34 +12,51 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import aiohttp
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from fetcher.errors import ConfigError, ErrorKind, FetchError
-from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
+from fetcher.errors import ErrorKind, FetchError
+from fetcher.guard import GuardSwitch
+from fetcher.settings import BodySettings, ByteSize, Duration, RequestSettings, Settings
+from fetcher.transports.http.authentication import AuthenticatingExchange, AuthEntry
 from fetcher.transports.http.bodies import BodyReader
+from fetcher.transports.http.cache import Cache, CacheSettings
 from fetcher.transports.http.connector import GuardedConnector
+from fetcher.transports.http.cookies import CookieExchange
 from fetcher.transports.http.decoding import ACCEPT_ENCODING
 from fetcher.transports.http.exchange import (
-    MAX_FIELD,
-    MAX_HEADERS,
     ConnectionExchange,
     Exchange,
     Hop,
+    Lane,
     SessionExchange,
 )
 from fetcher.transports.http.fetch import Fetch, Means
 from fetcher.transports.http.fields import merged
-from fetcher.transports.http.resolver import MappingResolver
-from fetcher.transports.http.tracing import session_tracing, traced_context
-from fetcher.transports.watchdog import Watchdog
+from fetcher.transports.http.proxies import Proxies, ProxyingExchange, ProxySection
+from fetcher.transports.http.recall import Recall
+from fetcher.transports.http.redirects import redirect_policy
+from fetcher.transports.http.resolver import DnsSettings, MappingResolver
+from fetcher.transports.http.robots import RobotsExchange
+from fetcher.transports.http.storing import BodyStore
+from fetcher.transports.http.tls import TlsContexts, TlsSettings
+from fetcher.transports.http.tracing import session_tracing
+from fetcher.transports.http.wire import Bounds
+from fetcher.transports.watchdog import Floor, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fetcher.interfaces import Standing
     from fetcher.model import Header, Job, Response
+
+
+def _cache(value: object) -> object:
+    return ({} if value else None) if isinstance(value, bool) else value
 
 
 class HttpConfig(Settings):
@@ -49,13 +66,46 @@ class HttpConfig(Settings):
     """Sent with every request that does not set its own."""
     resolve: dict[str, str] = Field(default={})
     """Host names or patterns (``*.test``) to the IP address to connect to instead of asking the DNS."""
+    dns: DnsSettings = DnsSettings()
+    """How the names of hosts are resolved."""
+    guard: GuardSwitch = None
+    """``true`` lets requests reach public addresses only (kind ``blocked`` otherwise); a mapping says what else."""
     exchange: Literal["connection", "session"] = "connection"
     """``connection`` writes requests straight onto the session's pooled connections, which costs less than
     half of what ``session`` does; ``session`` goes through every layer of aiohttp's client."""
+    max_header_size: ByteSize = 256 * 1024
+    """All header fields of a response together; more is kind ``headers_too_large``."""
+    max_headers: int = Field(default=256, ge=1)
+    """Header fields of a response."""
     keep_alive: Duration = Field(default=15.0)
     """How long an idle connection is kept for reuse."""
-    ca_file: str | None = None
-    """A PEM file of certificate authorities to trust instead of the system's."""
+    tls: TlsSettings = TlsSettings()
+    """How the other end of a TLS connection is checked, and what it is shown."""
+    proxy: ProxySection = None
+    """By which proxies requests go: a URL, a list of them, or a mapping. ``env`` is those of the environment."""
+    auth: list[AuthEntry] = Field(default=[])
+    """Credentials for hosts, of which the first entry that names a host counts."""
+    cookies: bool = False
+    """``true`` keeps the cookies that are set in this batch, and sends them back. They are gone with it."""
+
+    robots: Literal["ignore", "obey"] = "ignore"
+    """``obey`` asks the robots.txt of an origin before each request, redirects included, under the name that
+    ``user_agent`` begins with, and keeps to its Crawl-delay. What it does not allow ends as ``skipped``, and so does
+    everything of an origin that has one which can not be had (RFC 9309)."""
+    robots_timeout: Annotated[Duration, Field(gt=0)] = 15.0
+    """One try to get a robots.txt, redirects and all; there are three. No request's own time is used up by it."""
+
+    cache: Annotated[
+        CacheSettings | None, BeforeValidator(_cache, json_schema_input_type=CacheSettings | bool | None)
+    ] = None
+    """Asks for bodies that an earlier run fetched only if they have changed (ETag, Last-Modified); ``true`` keeps what
+    that takes in ``state/cache.db``. An answer of 304 becomes an ``ok`` record with the earlier body."""
+
+    @model_validator(mode="after")
+    def _socks_is_not_for_sessions(self) -> Self:
+        if self.exchange == "session" and self.proxy is not None and self.proxy.has_socks:
+            raise PydanticCustomError("exchange", "exchange: session can not use SOCKS proxies; leave it out")
+        return self
 
     @field_validator("resolve")
     @classmethod
@@ -80,29 +130,42 @@ class HttpTransport:
     def __init__(self, config: HttpConfig, request: RequestSettings, body: BodySettings) -> None:
         self._config = config
         self._request = request
-        self._bodies = BodyReader(body)
+        self._body = body
         self._method = request.method.upper()
-        self._headers = _with_defaults(list(request.headers.items()), config.user_agent)
+        # What is decoded can not be gone on with in the middle.
+        codings = "identity" if body.range == "resume" else ACCEPT_ENCODING
+        self._headers = _with_defaults(list(request.headers.items()), config.user_agent, codings)
         connect = request.timeout.connect
         # Reading is timed by the watchdog, so that a request costs no timer.
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect)
-        self._watchdog = Watchdog()
+        self._tls = TlsContexts(config.tls)
+        self._lane: Lane | None = None
+        self._proxies: Proxies | None = None
+        self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
         self._resolver: MappingResolver | None = None
         self._session: aiohttp.ClientSession | None = None
         self._means: Means | None = None
+        self._store: BodyStore | None = None
+        self._cache: Cache | None = None
+        self._robots: RobotsExchange | None = None
+        self._authentication: AuthenticatingExchange | None = None
 
     async def open(self) -> None:
-        """Create the session that all requests share."""
-        try:
-            context = traced_context(self._config.ca_file)
-        except OSError as error:
-            raise ConfigError(f"http.ca_file {self._config.ca_file!r} can not be used: {error}") from error
+        """Create the session that all requests share. Raises ConfigError if a file of ``http.tls`` can not be used."""
+        context, self._lane = self._tls.usual, self._tls.lane(None)
+        if self._config.proxy is not None:
+            self._proxies = Proxies(self._config.proxy)
+        await self._open_storage()
         by_session = self._config.exchange == "session"
-        self._resolver = MappingResolver(self._config.resolve)
+        bounds = Bounds(self._config.max_header_size, self._config.max_headers)
+        self._resolver = MappingResolver(self._config.resolve, self._config.dns)
         connector = GuardedConnector(
             limit=0,
             ssl=context,
+            proxy_tls=None if self._proxies is None else self._tls.proxy,
             resolver=self._resolver,
+            ttl_dns_cache=self._config.dns.cache,
+            guard=None if self._config.guard is None else self._config.guard.build(),
             keepalive_timeout=self._config.keep_alive,
         )
         self._session = aiohttp.ClientSession(
@@ -110,28 +173,70 @@ class HttpTransport:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            max_line_size=MAX_FIELD,
-            max_field_size=MAX_FIELD,
-            max_headers=MAX_HEADERS,
+            max_line_size=bounds.size,
+            max_field_size=bounds.size,
+            max_headers=bounds.fields,
             trace_configs=[session_tracing()] if by_session else None,
         )
-        exchange = SessionExchange(self._session) if by_session else ConnectionExchange(self._session, self._headers)
-        self._means = Means(self._layered(exchange), self._bodies, self._request.max_redirects)
+        exchange = (
+            SessionExchange(self._session) if by_session else ConnectionExchange(self._session, self._headers, bounds)
+        )
+        self._means = Means(
+            self._layered(exchange),
+            BodyReader(self._body, self._store),
+            redirect_policy(self._request),
+            Recall(self._body, self._store, self._cache) if self._cache or self._body.range == "resume" else None,
+        )
+
+    async def _open_storage(self) -> None:
+        """Open what keeps bodies, and what knows those of earlier runs, if they are switched on."""
+        if self._body.store == "file":
+            self._store = BodyStore(self._body)
+            await self._store.open()
+        if self._config.cache is not None:
+            self._cache = Cache(Path(self._config.cache.path))
+            await self._cache.open()
 
     def _layered(self, exchange: Exchange) -> Exchange:
         """Put around the exchange what is switched on. It works per hop, so that redirects are covered."""
+        if self._proxies is not None:
+            exchange = ProxyingExchange(exchange, self._proxies)
+        tokens = exchange
+        if self._config.robots == "obey":
+            # Who asks for a robots.txt is nobody in particular, but goes the same way.
+            agent = next(value for name, value in self._headers if name.lower() == "user-agent")
+            policy = redirect_policy(self._request)
+            exchange = self._robots = RobotsExchange(exchange, agent, policy, self._config.robots_timeout)
+        if self._config.auth:
+            exchange = self._authentication = AuthenticatingExchange(
+                exchange, self._config.auth, tokens=tokens, timeout=self._timeout, lane=self._lane
+            )
+        if self._config.cookies:
+            exchange = CookieExchange(exchange)
         return exchange
 
     async def close(self) -> None:
         """Close every connection."""
         self._watchdog.close()
         self._means = None
+        authentication, self._authentication = self._authentication, None
+        if authentication is not None:
+            await authentication.close()
+        robots, self._robots = self._robots, None
+        if robots is not None:
+            await robots.close()
         session, self._session = self._session, None
         resolver, self._resolver = self._resolver, None
         if session is not None:
             await session.close()
         if resolver is not None:
             await resolver.close()
+        store, self._store = self._store, None
+        cache, self._cache = self._cache, None
+        if store is not None:
+            await store.close()
+        if cache is not None:
+            await cache.close()
 
     async def fetch(self, job: Job, within: float = inf) -> Response:
         """Fetch one job over all its redirects. Raises FetchError if no whole response could be had."""
@@ -139,23 +244,35 @@ class HttpTransport:
         limit = job.timeout or timeout.total
         if self._means is None:
             raise RuntimeError("the transport is not open")
-        watch = self._watchdog.start(min(limit, within), timeout.read)
+        hop = self._first_hop(job)
+        watch = self._watchdog.start(limit, timeout.read, job, within)
         fetch = Fetch(self._means, job, watch)
         try:
-            return await fetch.run(self._first_hop(job))
+            return await fetch.run(hop)
         except asyncio.CancelledError:
-            verdict = watch.verdict(ErrorKind.DEADLINE if within < limit else ErrorKind.TOTAL_TIMEOUT)
+            verdict = watch.verdict(ErrorKind.DEADLINE if watch.deadline >= watch.final else ErrorKind.TOTAL_TIMEOUT)
             raise fetch.told(verdict) from None
         except FetchError as error:
             fetch.told(error)
             raise
         finally:
             self._watchdog.stop(watch)
+            if self._robots is not None and fetch.response is not None:
+                fetch.response.crawl_delay = self._robots.crawl_delay(hop)
+
+    def standing(self, job: Job) -> Standing | None:
+        """Tell what the fetch of a job is at, for display."""
+        return self._watchdog.standing(job)
 
     def _first_hop(self, job: Job) -> Hop:
-        headers = merged(job.headers, self._headers) if job.headers else self._headers
-        return Hop(job.method or self._method, job.url, headers, job.body, self._timeout)
+        own = job.headers
+        if job.checksum is not None:
+            # It is most likely that of the file, whose codings might be taken off otherwise.
+            own = merged(own, [("Accept-Encoding", "identity")])
+        headers = merged(own, self._headers) if own else self._headers
+        lane = self._lane if job.verify is None else self._tls.lane(job.verify)
+        return Hop(job.method or self._method, job.url, headers, job.body, self._timeout, lane)
 
 
-def _with_defaults(headers: list[Header], user_agent: str) -> list[Header]:
-    return merged(headers, [("User-Agent", user_agent), ("Accept", "*/*"), ("Accept-Encoding", ACCEPT_ENCODING)])
+def _with_defaults(headers: list[Header], user_agent: str, codings: str) -> list[Header]:
+    return merged(headers, [("User-Agent", user_agent), ("Accept", "*/*"), ("Accept-Encoding", codings)])

@@ -60,6 +60,12 @@ class Fields(dict[str, str]):
         """Return the value of a field."""
         return super().get(name.lower(), default)
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
 
 class Head(msgspec.Struct):
     """The head of a response. ``version`` is 1.0 or 1.1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 
@@ -352,7 +353,7 @@ async def test_a_process_that_was_stopped_for_longer_than_the_term_fetches_nothi
     run = asyncio.ensure_future(bench.run())
     await until(lambda: bench.transport.in_flight == 4)
     clock.advance(100.0)
-    bench.engine._renewed -= 100.0  # the loop's clock went on as well
+    bench.engine._holding.renewed -= 100.0  # the loop's clock went on as well
     bench.engine._want_lease.set()
     await until(lambda: not bench.engine._want_lease.is_set())
     for _ in range(20):
@@ -362,6 +363,108 @@ async def test_a_process_that_was_stopped_for_longer_than_the_term_fetches_nothi
     await run
     assert len(bench.transport.jobs) == 4
     assert len(bench.sink.results) == 4
+
+
+# Hosts in trouble
+
+
+async def test_a_crawl_delay_that_an_answer_carries_is_kept_from_then_on():
+    asked = []
+
+    def respond(job):
+        asked.append(time.monotonic())
+        response = ok(job)
+        response.crawl_delay = 0.03
+        return response
+
+    bench = Bench(ListSource(jobs(5, hosts=1)), respond=respond, limits=LimitSettings(per_host={"concurrency": 1}))
+    await bench.run()
+    assert bench.ids == expected(5)
+    assert min(b - a for a, b in itertools.pairwise(asked)) >= 0.029
+
+
+async def test_the_jobs_of_a_host_that_is_given_up_end_as_skipped_and_those_of_others_do_not():
+    def respond(job):
+        if job.host == "h0.test":
+            raise FetchError(ErrorKind.CONNECT_REFUSED, "refused", sent=False)
+        return ok(job)
+
+    rules = {"failures": 5, "pause": 0.01, "give_up": 2}
+    bench = Bench(ListSource(jobs(1000)), respond=respond, limits=LimitSettings(breaker=rules))
+    async with asyncio.timeout(20):
+        await bench.run()
+    assert bench.ids == expected(1000)
+    assert bench.engine.accounted
+    found = Counter((result.outcome, result.error_kind) for result in bench.sink.results)
+    assert found[Outcome.OK, None] == 800
+    assert found[Outcome.SKIPPED, ErrorKind.HOST_DOWN] > 150
+    assert found.total() == 1000
+    asked = Counter(job.id for job in bench.transport.jobs if job.host == "h0.test")
+    skipped = {result.job_id: result.attempts for result in bench.sink.results if result.outcome is Outcome.SKIPPED}
+    assert all(asked[name] == attempts for name, attempts in skipped.items())
+    assert sum(asked.values()) < 60
+
+
+async def test_a_run_can_be_drained_while_a_host_is_paused_and_its_jobs_are_kept():
+    def respond(job):
+        raise FetchError(ErrorKind.CONNECT_REFUSED, "refused", sent=False)
+
+    queue = MemoryQueue()
+    bench = Bench(ListSource(jobs(100, hosts=1)), respond=respond, queue=queue, limits=LimitSettings())
+    run = asyncio.ensure_future(bench.run())
+    await until(lambda: any(host.free_at > time.monotonic() + 5 for host in bench.engine.scheduler.hosts()))
+    await until(lambda: not bench.engine.running and not bench.engine.scheduler.waiting)
+    bench.engine.drain()
+    async with asyncio.timeout(5):
+        await run
+    counts = await queue.counts()
+    assert (counts.leased, counts.left) == (0, 100 - len(bench.sink.results))
+    assert not any(result.outcome is Outcome.SKIPPED for result in bench.sink.results)
+
+
+async def test_workers_that_are_too_many_leave_and_come_back_when_more_are_allowed():
+    gate = asyncio.Event()
+    limits = LimitSettings(concurrency="auto", per_host={"concurrency": 100})
+    bench = Bench(ListSource(jobs(300)), gate=gate, limits=limits)
+    engine = bench.engine
+    run = asyncio.ensure_future(bench.run())
+    await until(lambda: bench.transport.in_flight == 20)
+    engine._pulse.allowed = 3
+    release(gate)
+    await until(lambda: bench.transport.in_flight == 3)
+    assert len(engine._workers) == 3
+    engine._pulse.allowed = 50
+    engine._wake_worker()
+    await until(lambda: bench.transport.in_flight == 50)
+    gate.set()
+    await run
+    assert bench.ids == expected(300)
+
+
+def release(gate):
+    """Let go those who wait, and no others."""
+    gate.set()
+    gate.clear()
+
+
+async def test_retries_of_a_host_without_a_budget_for_them_are_put_off_and_not_dropped(monkeypatch):
+    monkeypatch.setattr("fetcher.engine.budget.BURST", 0.0)
+    bench = Bench(
+        ListSource(jobs(10, hosts=1)),
+        respond=lambda job: ok(job, status=500),
+        retry=RetrySettings(attempts=3, backoff=0.001),
+    )
+    spread = []
+    decide = module.decide
+
+    def noting(policy, attempt, chance, **options):
+        spread.append((attempt.number, options.get("spread", False)))
+        return decide(policy, attempt, chance, **options)
+
+    monkeypatch.setattr(module, "decide", noting)
+    await bench.run()
+    assert {(result.attempts, result.error_kind) for result in bench.sink.results} == {(3, ErrorKind.HTTP_5XX)}
+    assert {number for number, put_off in spread if put_off} == {2}
 
 
 # Draining

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fetcher.engine.growth import MOST_AUTO
 from fetcher.engine.limiter import CATCH_UP, HostLimits, LimitSettings, next_start
 
 
@@ -109,3 +110,20 @@ def test_a_name_wins_over_patterns_and_the_first_pattern_over_others():
 def test_limits_that_mean_nothing_are_refused(bad):
     with pytest.raises(ValidationError):
         HostLimits(**bad)
+
+
+def test_the_most_in_flight_is_known_even_if_how_many_is_found_out():
+    assert LimitSettings().most == 100
+    assert LimitSettings(concurrency=7).most == 7
+    assert LimitSettings(concurrency="auto").most == MOST_AUTO
+
+
+@pytest.mark.parametrize("bad", ["many", 0, -1, 1.5, None, 10**9])
+def test_a_concurrency_is_a_number_or_auto(bad):
+    with pytest.raises(ValidationError, match="concurrency"):
+        LimitSettings(concurrency=bad)
+
+
+def test_limits_can_be_written_out_and_read_again():
+    for limits in (LimitSettings(), LimitSettings(concurrency="auto", breaker="off", adapt=False)):
+        assert LimitSettings.model_validate_json(limits.model_dump_json()) == limits

@@ -114,6 +114,16 @@ def test_retry_after_is_the_least_that_is_waited_and_is_asked_of_the_host():
     assert decide(RetrySettings(max_retry_after="5s"), attempt(retry_after=9.0), low) == Retry(5.0)
 
 
+def test_what_is_spread_out_waits_longer_and_is_given_up_no_earlier():
+    policy = RetrySettings(backoff="1s", max_backoff="10s", deadline="60s")
+    assert decide(policy, attempt(2), lambda: 0.5, spread=True) == Retry(5.0)
+    assert decide(RetrySettings(backoff="1s", max_backoff="1h"), attempt(2), high, spread=True) == Retry(16.0)
+    assert decide(policy, attempt(2, retry_after=7.0), high, spread=True) == Retry(17.0)
+    assert decide(policy, attempt(2, age=57.0), high, spread=True) == Retry(3.0)
+    assert decide(policy, attempt(2, age=59.0), high, spread=True) is None
+    assert decide(policy, attempt(2, age=59.0), high) is None
+
+
 def test_the_host_rests_whether_or_not_the_job_is_tried_again():
     last = attempt(number=POLICY.attempts, retry_after=7.0)
     assert decide(POLICY, last, low) is None
@@ -146,6 +156,33 @@ def test_the_host_rests_whether_or_not_the_job_is_tried_again():
 )
 def test_retry_after_is_read_in_all_its_forms(value, expected):
     assert parse_retry_after(value, NOW) == expected
+
+
+IN_A_MINUTE = "Fri, 02 Jan 2026 03:05:05 GMT"
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        (None, 60.0),
+        ("Fri, 02 Jan 2026 03:04:05 GMT", 60.0),
+        # Its clock is half a minute ahead, or twenty seconds behind: it means 30 seconds, or 80, by its own.
+        ("Fri, 02 Jan 2026 03:04:35 GMT", 30.0),
+        ("Fri, 02 Jan 2026 03:03:45 GMT", 80.0),
+        ("Fri, 02 Jan 2026 03:09:05 GMT", 0.0),
+        # No clock at all
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 60.0),
+        ("Fri, 02 Jan 2099 03:04:05 GMT", 60.0),
+        ("yesterday", 60.0),
+        ("", 60.0),
+    ],
+)
+def test_a_time_is_taken_by_the_clock_of_the_server_if_that_is_sane(date, expected):
+    assert parse_retry_after(IN_A_MINUTE, NOW, date) == expected
+
+
+def test_a_number_of_seconds_needs_no_clock():
+    assert parse_retry_after("7", NOW, "Fri, 02 Jan 2026 03:09:05 GMT") == 7.0
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.engine.simulated_batch import Simulation, job
 
 from fetcher.engine import scheduler as module
+from fetcher.engine.care import Failure
 from fetcher.engine.limiter import HostLimits, LimitSettings
 from fetcher.engine.scheduler import Scheduler
-from fetcher.interfaces import Ack, Lease, Leased, Nack
-from fetcher.model import Job, Outcome
-from fetcher.queues.memory import MemoryQueue
+from fetcher.engine.signs import Sign
+from fetcher.interfaces import Lease, Leased
 from fetcher.testing import FakeClock
 
 
@@ -28,10 +28,6 @@ def leased(*rows, backlog=None):
     """Return the leases of (host, name) or (host, name, priority)."""
     leases = [Lease(job(*row), f"{row[0]}-{row[1]}", 1) for row in rows]
     return Leased(leases, None, backlog or dict(Counter(lease.job.host for lease in leases)))
-
-
-def job(host, name, priority=0):
-    return Job(id=str(name), url=f"http://{host}/", host=host, priority=priority)
 
 
 def all_at(scheduler, now):
@@ -302,6 +298,129 @@ def test_entries_that_are_out_of_date_do_not_pile_up():
     assert len(scheduler._ready) < 3000
 
 
+# What is learnt about hosts
+
+
+def failure(sign, first=True):
+    return Failure(sign, None, first)
+
+
+def refuse(scheduler, leases, started, now):
+    for lease in leases:
+        assert scheduler.badly(lease, failure(Sign.REFUSED), started, now) == []
+        scheduler.done(lease, started, now)
+
+
+def test_a_host_that_refuses_is_asked_for_less_and_the_others_are_not():
+    scheduler = make()
+    scheduler.add(leased(*(("a", n) for n in range(20)), *(("b", n) for n in range(20))), 0.0)
+    started = all_at(scheduler, 0.0)
+    refuse(scheduler, [lease for lease in started if lease.job.host == "a"], 0.0, 1.0)
+    again = Counter(hosts(all_at(scheduler, 1.0)))
+    assert again == {"a": 5}  # all slots of b are taken
+    for lease in started:
+        if lease.job.host == "b":
+            scheduler.well(lease, 0.0, 1.0, 0.1)
+            scheduler.done(lease, 0.0, 1.0)
+    assert Counter(hosts(all_at(scheduler, 1.0))) == {"b": 8}
+
+
+def test_a_host_that_is_listed_when_its_limit_falls_starts_no_more():
+    scheduler = make()
+    scheduler.add(leased(*(("a", n) for n in range(20))), 0.0)
+    started = [scheduler.next(0.0) for _ in range(7)]
+    assert scheduler.has_ready
+    scheduler.badly(started[0], failure(Sign.REFUSED), 0.0, 1.0)
+    assert all_at(scheduler, 1.0) == []
+
+
+def test_the_room_of_a_host_follows_its_limit():
+    scheduler = make()
+    scheduler.add(leased(*(("a", n) for n in range(8))), 0.0)
+    before = scheduler.demand(0.0).room["a"]
+    started = all_at(scheduler, 0.0)
+    scheduler.badly(started[0], failure(Sign.REFUSED), 0.0, 1.0)
+    assert scheduler.demand(1.0).room["a"] == pytest.approx(5 / 8 * (before + 8), abs=1)
+
+
+def test_a_limit_that_does_not_adapt_stays():
+    scheduler = Scheduler(LimitSettings(adapt=False))
+    scheduler.add(leased(*(("a", n) for n in range(20))), 0.0)
+    refuse(scheduler, all_at(scheduler, 0.0), 0.0, 1.0)
+    assert len(all_at(scheduler, 1.0)) == 8
+
+
+def test_what_was_learnt_is_remembered_while_a_host_has_no_jobs():
+    scheduler = make()
+    scheduler.add(leased(*(("a", n) for n in range(8))), 0.0)
+    refuse(scheduler, all_at(scheduler, 0.0), 0.0, 1.0)
+    scheduler.demand(1.0)
+    assert list(scheduler.hosts()) == []
+    scheduler.add(leased(*(("a", n) for n in range(20))), 2.0)
+    assert len(all_at(scheduler, 2.0)) == 5
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "_MOST_REMEMBERED", 10)
+    scheduler = make()
+    for number in range(50):
+        scheduler.add(leased((f"h{number}", 1)), 0.0)
+        refuse(scheduler, [scheduler.next(0.0)], 0.0, 1.0)
+    assert list(scheduler._remembered) == [f"h{number}" for number in range(40, 50)]
+
+
+def test_nothing_is_remembered_of_a_host_without_trouble():
+    scheduler = make()
+    scheduler.add(leased(("a", 1)), 0.0)
+    lease = scheduler.next(0.0)
+    scheduler.well(lease, 0.0, 1.0, 1.0)
+    scheduler.done(lease, 0.0, 1.0)
+    assert not scheduler._remembered
+
+
+def test_a_crawl_delay_holds_from_then_on_and_over_a_break():
+    scheduler = make()
+    scheduler.add(leased(*(("a", n) for n in range(3))), 0.0)
+    first = scheduler.next(0.0)
+    scheduler.slow_down("a", 5.0, 1.0)
+    scheduler.done(first, 0.0, 1.0)
+    assert all_at(scheduler, 5.9) == []
+    [second] = all_at(scheduler, 6.0)
+    scheduler.done(second, 6.0, 6.1)
+    [third] = all_at(scheduler, 11.0)
+    scheduler.done(third, 11.0, 11.1)
+    scheduler.demand(100.0)
+    assert list(scheduler.hosts()) == []
+    scheduler.add(leased(("a", 3)), 100.0)
+    assert len(all_at(scheduler, 100.0)) == 1
+    scheduler.add(leased(("a", 4)), 100.0)
+    assert scheduler.wake_at() == 105.0
+
+
+def test_a_crawl_delay_is_cut_to_a_minute_and_never_shortens_a_delay():
+    scheduler = make(hosts={"b": HostLimits(delay="90s")})
+    for host in "ab":
+        scheduler.slow_down(host, 1e9, 0.0)
+    assert {host.name: host.limits.interval for host in scheduler.hosts()} == {"a": 60.0, "b": 90.0}
+
+
+def test_slow_answers_of_a_strained_process_say_nothing():
+    reduced = {}
+    for strained in (False, True):
+        scheduler, now, reduced[strained] = make(), 0.0, False
+        scheduler.add(leased(("a", "held")), now)
+        scheduler.next(now)  # so that the host stays in the window
+        for number in range(400):
+            now += 0.2
+            scheduler.strained = strained and number > 100
+            scheduler.add(leased(("a", number)), now)
+            lease = scheduler.next(now)
+            scheduler.well(lease, now, now, 0.1 if number < 100 else 3.0)
+            scheduler.done(lease, now, now)
+            reduced[strained] |= any(host.limits.concurrency < 8 for host in scheduler.hosts())
+    assert reduced == {False: True, True: False}
+
+
 # Any history at all
 
 STEPS = st.lists(
@@ -309,6 +428,7 @@ STEPS = st.lists(
         st.tuples(st.just("add"), st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-1, 1)), max_size=6)),
         st.tuples(st.just("next"), st.just(0)),
         st.tuples(st.just("done"), st.integers(0, 9)),
+        st.tuples(st.just("badly"), st.tuples(st.integers(0, 9), st.sampled_from(Sign))),
         st.tuples(st.just("rest"), st.tuples(st.sampled_from("abcd"), st.floats(0, 2))),
         st.tuples(st.just("wait"), st.floats(0, 1)),
         st.tuples(st.just("demand"), st.just(0)),
@@ -324,7 +444,7 @@ OWN = {
 
 @settings(max_examples=200, deadline=None)
 @given(STEPS)
-def test_whatever_happens_limits_hold_and_no_job_is_lost(steps):
+def test_whatever_happens_limits_hold_and_no_job_is_lost(steps):  # noqa: C901  a step of each kind
     scheduler, number = make(concurrency=4, hosts=OWN), 0
     now, waiting, running, last, until = 0.0, {}, [], {}, {}
     for step, value in [*steps, *[("drain", 0)]]:
@@ -344,6 +464,9 @@ def test_whatever_happens_limits_hold_and_no_job_is_lost(steps):
         elif step == "done" and running:
             lease, started = running.pop(value % len(running))
             scheduler.done(lease, started, now)
+        elif step == "badly" and running:
+            lease, started = running.pop(value[0] % len(running))
+            end_badly(scheduler, lease, value[1], started, now, waiting)
         elif step == "rest":
             until[value[0]] = max(until.get(value[0], 0.0), now + value[1])
             for lease in scheduler.rest(value[0], now + value[1], now):
@@ -355,6 +478,15 @@ def test_whatever_happens_limits_hold_and_no_job_is_lost(steps):
             assert demand.limit == scheduler.window - len(waiting)
         assert (scheduler.waiting, scheduler.in_flight) == (len(waiting), len(running))
     finish(scheduler, now, waiting, running)
+
+
+def end_badly(scheduler, lease, sign, started, now, waiting):
+    if sign is Sign.ANSWERED:
+        scheduler.well(lease, started, now, now - started)
+    else:
+        for back in scheduler.badly(lease, failure(sign), started, now):
+            del waiting[back.job.id]
+    scheduler.done(lease, started, now)
 
 
 def check_start(lease, now, running, last, until):
@@ -385,98 +517,6 @@ def finish(scheduler, now, waiting, running):
 
 
 # How long a whole batch takes: MemoryQueue and Scheduler together, on a heap of events instead of a loop
-
-LEASE_PAUSE = 0.01  # as the engine has it
-
-
-class Simulation:
-    """Runs jobs that take ``serve(job)`` seconds; at most ``read_ahead`` unfinished are in the queue."""
-
-    def __init__(self, jobs, limits, serve, read_ahead=None):
-        self.jobs, self.serve, self.limits = jobs, serve, limits
-        self.read_ahead = read_ahead or len(jobs)
-        self.now = 0.0
-        self.scheduler = Scheduler(limits)
-        self.queue = MemoryQueue(lease=1e9, clock=lambda: self.now)
-        self.events, self.order = [], 0
-        self.fed = self.ended = self.in_flight = 0
-        self.starts = []
-        self.in_flight_of = Counter()
-        self.most_of = Counter()
-        self.most = 0
-        self.lease_at = None
-
-    def run(self):
-        self.feed()
-        self.lease()
-        while self.ended < len(self.jobs):
-            self.start()
-            self.now, _, event = heapq.heappop(self.events)
-            event()
-        return self.now
-
-    def at(self, when, event):
-        self.order += 1
-        heapq.heappush(self.events, (when, self.order, event))
-
-    def feed(self):
-        count = min(len(self.jobs) - self.fed, self.read_ahead - (self.fed - self.ended))
-        if count > 0:
-            call(self.queue.put(self.jobs[self.fed : self.fed + count], {}))
-            self.fed += count
-
-    def lease(self):
-        if self.lease_at is not None and self.lease_at > self.now:
-            return
-        self.lease_at = None
-        demand = self.scheduler.demand(self.now)
-        if demand.limit:
-            some = call(self.queue.lease(demand.limit, demand.per_host, demand.room))
-            back = self.scheduler.add(some, self.now)
-            call(self.queue.nack([Nack(lease, 0.0) for lease in back]))
-            if back or some.next_due is not None:
-                self.lease_by(self.now + LEASE_PAUSE)
-        if demand.again is not None:
-            self.lease_by(self.now + max(demand.again, LEASE_PAUSE))
-
-    def lease_by(self, when):
-        if self.lease_at is None or when < self.lease_at:
-            self.lease_at = when
-            self.at(when, self.lease)
-
-    def start(self):
-        while self.in_flight < self.limits.concurrency:
-            lease = self.scheduler.next(self.now)
-            if lease is None:
-                break
-            host, started = lease.job.host, self.now
-            self.in_flight += 1
-            self.in_flight_of[host] += 1
-            self.most = max(self.most, self.in_flight)
-            self.most_of[host] = max(self.most_of[host], self.in_flight_of[host])
-            self.starts.append((started, host))
-            self.at(started + self.serve(lease.job), lambda lease=lease, started=started: self.end(lease, started))
-        wake_at = self.scheduler.wake_at()
-        if wake_at is not None and self.in_flight < self.limits.concurrency:
-            self.at(max(wake_at, self.now), lambda: None)
-
-    def end(self, lease, started):
-        self.in_flight -= 1
-        self.in_flight_of[lease.job.host] -= 1
-        self.ended += 1
-        self.scheduler.done(lease, started, self.now)
-        assert call(self.queue.ack([Ack(lease, Outcome.OK)], {})) == 0
-        self.feed()
-        self.lease_by(self.now + LEASE_PAUSE)
-
-
-def call(coroutine):
-    """Run a coroutine that never waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stopped:
-        return stopped.value
-    raise AssertionError("a queue in memory never waits")
 
 
 def zipf(steepness=1.0, count=10_000, hosts=1000, seed=1):

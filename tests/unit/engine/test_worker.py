@@ -150,7 +150,7 @@ async def test_retry_after_is_read_from_an_error_response(status, expected):
 
 def test_a_rejected_row_is_a_record_without_an_attempt():
     job = Job(id="1", url="??", host="", meta={"a": 1}, rejected=Rejection(ErrorKind.INVALID_URL, "no URL"))
-    result = worker().skip(job)
+    result = worker().skip(job, job.rejected)
     assert (result.outcome, result.error_kind, result.error_message, result.attempts, result.meta) == (
         Outcome.SKIPPED, ErrorKind.INVALID_URL, "no URL", 0, {"a": 1},
     )  # fmt: skip

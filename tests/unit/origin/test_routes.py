@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 import zlib
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -325,3 +326,20 @@ async def test_slots_serve_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("path", ["/slots/0/1", "/slots/x/1", "/slots/2", "/slots/2/nan"])
 async def test_slots_need_a_number_and_a_time(client: Client, path: str) -> None:
     assert (await client.get(path)).status == 400
+
+
+async def test_what_robots_are_not_allowed(client: Client) -> None:
+    assert (await client.get("/robots.txt")).body == b"User-agent: *\nDisallow: /private\n"
+    assert (await client.get("/private/bytes/10")).body == content(10)
+
+
+async def test_at_most_so_many_are_answered_at_once_and_the_others_refused(origin: Origin) -> None:
+    path = "/at-most/2/0.2/bytes/10"
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(origin)) for _ in range(5)]
+        answers = await asyncio.gather(*(client.get(path) for client in clients))
+        other = await clients[0].get("/at-most/2/0/bytes/10", "Host: b.test")
+        again = await clients[1].get(path)
+    assert sorted(answer.status for answer in answers) == [200, 200, 429, 429, 429]
+    assert (other.body, again.status) == (content(10), 200)
+    assert origin.routes._under_way == {}

@@ -569,3 +569,13 @@ def test_stdin_is_read_again_and_skipped(tmp_path):
     again = run(position)
     assert again[0].split()[1] == f"http://a.test/{count}"
     assert sum(int(line.split()[0]) for line in again) == 700 - int(count)
+
+
+async def test_a_column_of_checksums(write):
+    rows = ["http://a.test/1," + "f" * 32, "http://a.test/2,SHA1:" + "0" * 40, "http://a.test/3,", "http://a.test/4,x"]
+    jobs = await jobs_of(write("u.csv", "\n".join(["url,sum", *rows])), checksum="sum")
+    assert [job.checksum for job in jobs] == ["md5:" + "f" * 32, "sha1:" + "0" * 40, None, None]
+    assert jobs[0].meta == {"sum": "f" * 32}
+    assert "u.csv:5: checksum 'x' is not one such as" in jobs[3].rejected.message
+    with pytest.raises(SourceError, match="there is no column 'digest'"):
+        await jobs_of(write("u.csv", "url,sum\n"), checksum="digest")

@@ -147,7 +147,8 @@ def test_certificates(code, kind):
     inner.verify_code, inner.verify_message = code, "some reason"
     error = fetch_error(aiohttp.ClientConnectorCertificateError(KEY, inner), URL, connecting(tls_started=1.0))
     assert (error.kind, error.sent) == (kind, False)
-    assert error.message == "the certificate of h.test:81 is not accepted: some reason"
+    assert error.message.startswith("the certificate of h.test:81 is not accepted: some reason")
+    assert ("intermediate" in error.message) == (code == 20)
 
 
 def test_a_handshake_with_no_tls_server():

@@ -6,8 +6,16 @@ import aiohttp
 import pytest
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.settings import RequestSettings
 from fetcher.transports.http.exchange import Hop
-from fetcher.transports.http.redirects import follow
+from fetcher.transports.http.redirects import (
+    RedirectPolicy,
+    follow,
+    location_of,
+    origin_of,
+    redirect_policy,
+    shown_headers,
+)
 
 TIMEOUT = aiohttp.ClientTimeout()
 SECRETS = ["Authorization", "COOKIE", "Proxy-Authorization"]
@@ -73,6 +81,9 @@ def test_where_it_leads(location, target):
         "ftp://a.test/",
         "mailto:x@a.test",
         "http://[::1",
+        "http://",
+        "http:///x",
+        "http:x",
         "http://a.test:99999/",
         "http://a..test/",
         "http://u@x%20y/",
@@ -132,3 +143,63 @@ def test_a_password_is_not_shown(location):
         follow(hop(), 302, location)
     assert "topsecret" not in caught.value.message
     assert "//***@" in caught.value.message
+
+
+def test_secret_headers_go_as_credentials_go():
+    policy = redirect_policy(RequestSettings.model_validate({"secret_headers": ["X-Key", "x-other"]}))
+    sent = hop(headers=[("x-key", "1"), ("X-OTHER", "2"), ("X-Third", "3"), ("Cookie", "4")])
+    assert follow(sent, 302, "/x", policy).headers == sent.headers
+    assert follow(sent, 302, "http://b.test/", policy).headers == [("X-Third", "3")]
+
+
+def test_the_policy_is_that_of_the_config():
+    request = RequestSettings.model_validate({"max_redirects": 2, "downgrade": "refuse"})
+    assert redirect_policy(request).most == 2
+    assert redirect_policy(RequestSettings()) == RedirectPolicy()
+    with pytest.raises(FetchError, match=r"request\.downgrade"):
+        follow(hop("https://a.test/"), 302, "http://a.test/", redirect_policy(request))
+    assert follow(hop("https://a.test/"), 302, "http://a.test/").url == "http://a.test/"
+    assert follow(hop("http://a.test/"), 302, "https://a.test/", redirect_policy(request)).url == "https://a.test/"
+
+
+@pytest.mark.parametrize(("referer", "kept"), [("http://u:p@a.test/", False), ("http://a.test/@x", True)])
+def test_a_referer_with_a_password_stays(referer, kept):
+    headers = [("Referer", referer)]
+    assert follow(hop(headers=headers), 302, "/x").headers == headers
+    assert follow(hop(headers=headers), 302, "//b.test/").headers == (headers if kept else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "location"), [("/x", "/x"), ("/caf\u00c3\u00a9", "/caf\u00e9"), ("/caf\u00e9", "/caf\udce9")]
+)
+def test_a_location_is_read_as_utf8(value, location):
+    assert location_of([("X", "y"), ("LOCATION", value)], 302) == location
+
+
+def test_two_locations_are_one_if_they_are_equal():
+    assert location_of([("Location", "/x"), ("location", "/x")], 302) == "/x"
+    with pytest.raises(FetchError) as caught:
+        location_of([("Location", "/x"), ("location", "/y")], 307)
+    assert (caught.value.kind, caught.value.status) == (ErrorKind.BAD_REDIRECT, 307)
+
+
+def test_passwords_of_locations_are_masked_in_headers():
+    headers = [("location", "http://u:p@a.test/"), ("X-Other", "u:p@x"), ("Location", "/a@b")]
+    shown = [("location", "http://***@a.test/"), ("X-Other", "u:p@x"), ("Location", "/a@b")]
+    assert shown_headers(headers) == shown
+    plain = [("Location", "/x"), ("From", "a@b")]
+    assert shown_headers(plain) is plain
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("http://a.test", "http://a.test:80/x", True),
+        ("https://a.test/", "https://A.TEST:443/", True),
+        ("http://a.test/", "https://a.test/", False),
+        ("http://a.test/", "http://a.test:8080/", False),
+        ("http://[::1]/", "http://[::1]:80/", True),
+    ],
+)
+def test_what_is_one_origin(one, other, same):
+    assert (origin_of(one) == origin_of(other)) is same

@@ -75,9 +75,24 @@ async def test_the_read_timeout_rests_while_connecting():
     trace = HopTrace(watch)
     await trace.send_connection_create_start()
     watch.pause.assert_called_once_with()
-    watch.progress.assert_not_called()
+    watch.resume.assert_not_called()
     await trace.send_connection_create_end()
-    watch.progress.assert_called_once_with()
+    watch.resume.assert_called_once_with()
+
+
+async def test_what_a_hop_is_at_is_noted_as_it_goes():
+    noted = []
+
+    class Watch(Mock):
+        def __setattr__(self, name, value):
+            if name == "phase":
+                noted.append(value)
+            super().__setattr__(name, value)
+
+    trace = HopTrace(Watch())
+    await open_connection(trace)
+    await trace.send_connection_reuseconn()
+    assert noted == ["connect", "dns", "connect", "tls", "first byte"]
 
 
 async def test_hops_at_the_same_time_do_not_mix():

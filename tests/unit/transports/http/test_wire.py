@@ -147,7 +147,9 @@ def test_fields_are_kept_in_order_byte_for_byte():
     parser = parsed(OK + b"Set-Cookie: a\r\nX: \xff\xfe \t\r\nset-cookie:b\r\nContent-Length: 0\r\n\r\n")
     assert parser.head is not None
     assert parser.head.headers == [("Set-Cookie", "a"), ("X", "\xff\xfe"), ("set-cookie", "b"), ("Content-Length", "0")]
-    assert parser.head.fields.get("SET-COOKIE") == "a"
+    assert parser.head.fields.get("SET-COOKIE") == parser.head.fields["Set-Cookie"] == "a"
+    assert "X" in parser.head.fields
+    assert "Y" not in parser.head.fields
     assert parser.head.headers[1][1].encode("latin-1") == b"\xff\xfe"
 
 
