@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fetcher.transports.http import checksums, connection
+from fetcher.transports.http import connection
+from fetcher.transports.http.bodies import checksums
 
 if TYPE_CHECKING:
     from _hashlib import HASH

@@ -1,4 +1,4 @@
-"""The contract of the whole system: five interfaces, and the small values that pass between them.
+"""The contract of the whole system: six interfaces, and the small values that pass between them.
 
     source --Chunk--> queue --Lease--> scheduler --Job--> transport --Response--> delivery --Result--> sinks
                         ^                                                             |
@@ -17,7 +17,8 @@ import msgspec
 from fetcher.model import Job, Outcome, Response, Result
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 
 class Chunk(msgspec.Struct):
@@ -212,6 +213,59 @@ class Format(Protocol):
         ...
 
 
+class PartFormat(Format, Protocol):
+    """A format whose files are whole or nothing, as their end says where everything is. ``encode`` returns one.
+
+    Records are kept as drafts, bytes that can be appended to one another, until they are enough for a file: after
+    ``part_size`` bytes of them. Its config has ``streams = False``.
+    """
+
+    suffix: str
+    part_size: int
+
+    def draft(self, results: Sequence[Result]) -> bytes:
+        """Return the results as a draft."""
+        ...
+
+    def length(self, drafts: Path, rows: int) -> int:
+        """Return how many bytes of drafts hold their first records. Raises ValueError if no draft ends there."""
+        ...
+
+    def write(self, drafts: Path, create: Callable[[str], Path]) -> None:
+        """Write all records of drafts to files; ``create`` names the file of a partition, which may be ``""``."""
+        ...
+
+    def count(self, part: Path) -> int:
+        """Return how many records a file has."""
+        ...
+
+    def undo(self, parts: Iterable[Path], rows: int) -> Iterator[bytes]:
+        """Yield drafts of the first ``rows`` records out of all that ``write`` wrote to these files."""
+        ...
+
+
+class Stage(Protocol):
+    """What becomes of each result between the fetch and the sinks. Asked about one result at a time.
+
+    ``concurrency`` 0: ``apply`` is called on a thread of the pipeline. Otherwise it is called on the loop, and may
+    return an awaitable; so many of those are awaited at once.
+    """
+
+    concurrency: int
+
+    def check(self) -> None:
+        """Raise ConfigError if the stage can not work. Called before any fetch."""
+        ...
+
+    def apply(self, result: Result) -> Result | Awaitable[Result | None] | None:
+        """Return the record as it is to go on: the same, or a changed copy; None if it is to go nowhere.
+
+        The given result must not be changed. Whatever is raised is about this job alone: it ends as failed, kind
+        ``stage_failed``, with the message of a ValueError as it is.
+        """
+        ...
+
+
 class Sink(Protocol):
     """Where results go. It is handed batches one at a time and neither retries, nor batches, nor counts.
 
@@ -244,10 +298,54 @@ class Sink(Protocol):
     async def write(self, results: Sequence[Result]) -> str | None:
         """Return once the results are durably accepted, with the mark after them if this sink has marks.
 
-        The same results may be written again after a crash. Raises SinkError if they were not accepted.
+        The same results may be written again after a crash, or after a SinkError, which is raised if they were not
+        accepted: a ``retryable`` one has the same batch written again later, any other ends the run.
         """
         ...
 
     async def close(self) -> None:
         """Flush and release. May be called twice."""
+        ...
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run of a batch has ended, in numbers over all runs so far. ``seconds`` is how long they took.
+
+    ``stopped`` says which fault has ended it before all jobs were done, None if they are. ``exceeded`` tells whether
+    more jobs failed than ``limit``, which is written as the config has it. ``kinds`` are the error kinds.
+    """
+
+    batch: str
+    jobs: int
+    outcomes: dict[str, int]
+    statuses: dict[str, int]
+    kinds: dict[str, int]
+    seconds: float
+    limit: str
+    exceeded: bool
+    stopped: str | None = None
+
+    @property
+    def done(self) -> int:
+        """Jobs that have ended, in whatever way."""
+        return sum(self.outcomes.values())
+
+    @property
+    def failed(self) -> int:
+        """Jobs that have failed."""
+        return self.outcomes.get(Outcome.FAILED, 0)
+
+
+@runtime_checkable
+class Concluding(Protocol):
+    """A sink that wants to know how a run has ended. Any may do without.
+
+    It is not told of a run that was interrupted, or ended by what may be over later: that run is not at its end.
+    """
+
+    async def conclude(self, ending: Ending) -> str | None:
+        """Take note of the end, after the last record, and return the mark to be committed with it.
+
+        May be called again for the same ending, after a crash. Raises SinkError as ``write`` does.
+        """
         ...

@@ -45,6 +45,11 @@ COMMANDS = {
         "Check configs, and the inputs that they name, without fetching anything.",
     ),
     "schema": ("fetcher.cli.lint:schema", "Print the JSON Schema of a config, for editors."),
+    "cdxj": (
+        "fetcher.cli.cdxj:cdxj",
+        "Write an index of WARC files (CDXJ) to standard output, sorted as replay tools expect it.",
+    ),
+    "parts": ("fetcher.cli.parts:parts", "List what a config can name: sources, stages, formats, sinks and the rest."),
     "bench": (
         "fetcher.cli.bench:bench",
         "Measure how a target answers under load, at several concurrencies in turn.",

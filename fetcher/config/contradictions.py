@@ -33,6 +33,7 @@ def contradictions(config: Config) -> list[Contradiction]:
     return [
         *_paths(config),
         *_standard_streams(config),
+        *_sink_names(config),
         *_limits(config.limits),
         *_breaker(config.limits),
         *_host_patterns("limits", "hosts", config.limits.hosts),
@@ -77,6 +78,16 @@ def _standard_streams(config: Config) -> Iterator[Contradiction]:
     for at, part in _parts("sinks", config.sinks):
         if getattr(part, "path", None) == "-":
             yield (*at, "path"), "- is stdout, which is the sink {type: stdout}; a file named - is ./-", None
+
+
+def _sink_names(config: Config) -> Iterator[Contradiction]:
+    """Figures, messages and dead letters are told apart by the names of sinks."""
+    names: dict[str, str] = {}
+    for at, part in _parts("sinks", config.sinks):
+        name = getattr(part, "name", None)
+        other = name and names.setdefault(name, dotted(at))
+        if other and other != dotted(at):
+            yield (*at, "name"), f"is the name of {other}, too; give each its own", None
 
 
 def _limits(limits: LimitSettings) -> Iterator[Contradiction]:

@@ -31,6 +31,7 @@ from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_OBJECT_STORES = ("s3", "gs", "az", "file")
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
 _ALL = 100
 
@@ -106,7 +107,19 @@ def _source(text: str) -> dict[str, Any]:
 
 def _sink(text: str) -> dict[str, Any]:
     """Return what a sink written as text stands for."""
-    return {"type": "stdout"} if text == "-" else {"type": "file", "path": text}
+    url = _URL.match(text)
+    if url is None:
+        return {"type": "stdout"} if text == "-" else {"type": "file", "path": text}
+    if url[1].lower() not in _OBJECT_STORES:
+        stores = ", ".join(f"{scheme}:" for scheme in _OBJECT_STORES)
+        message = f"no sink takes {url[1].lower()}: URLs alone ({stores}); write out its type and what else it needs"
+        raise PydanticCustomError("scheme", "{message}", {"message": message})
+    return {"type": "objectstore", "path": text}
+
+
+def _stage(text: str) -> dict[str, Any]:
+    """Return what a stage written as text stands for."""
+    return {"type": "where", "expr": text}
 
 
 def _body(value: object) -> object:
@@ -142,6 +155,8 @@ class Config(Settings):
     """A run that takes longer ends as if it had been interrupted (exit 75): what is left can be resumed."""
     shutdown_timeout: Duration = 10.0
     """How long running requests may go on after the run was interrupted or its deadline has passed."""
+    stages: list[Annotated[Settings, Part("stages", shorthand=_stage)]] = Field(default=[])
+    """What becomes of results before the sinks get them, in this order. A text is a condition to be kept by."""
     sinks: list[Annotated[Settings, Part("sinks", shorthand=_sink)]] = Field(min_length=1)
     """Where results go. A text is a file, whose suffix says the format, or `-` for stdout."""
 

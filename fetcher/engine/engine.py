@@ -30,8 +30,9 @@ from fetcher.engine.signs import Sign, sign_of
 from fetcher.engine.waiting import Running
 from fetcher.engine.worker import Worker
 from fetcher.errors import LateError
-from fetcher.interfaces import Lease, Queue, Sink, Source, Transport
+from fetcher.interfaces import Lease, Queue, Sink, Source, Stage, Transport
 from fetcher.pipeline.delivery import Delivery
+from fetcher.pipeline.outlet import Outlet
 
 if TYPE_CHECKING:
     from fetcher.engine.scheduler import Demand
@@ -51,13 +52,14 @@ class Parts(msgspec.Struct, kw_only=True):
     sources: Sequence[Source]
     queue: Queue
     transports: Mapping[str, Transport]
-    sinks: Mapping[str, Sink]
+    sinks: Mapping[str, Sink | Outlet]
     limits: LimitSettings
     retry: RetrySettings
     default_method: str = "GET"
     dedupe: bool = False
     shutdown_timeout: float = 10.0
     slots: asyncio.Semaphore | None = None
+    stages: Mapping[str, Stage] = {}
 
 
 class Engine:
@@ -74,7 +76,7 @@ class Engine:
         self._worker = Worker(
             parts.batch, parts.transports, parts.default_method, parts.retry.deadline, self._on_crawl_delay
         )
-        self.delivery = Delivery(parts.queue, parts.sinks, self._settled)
+        self.delivery = Delivery(parts.queue, parts.sinks, self._settled, parts.stages, self._nothing_else)
         self._feeder = Feeder(parts.sources, parts.queue, dedupe=parts.dedupe, on_put=self._on_put)
         # The bound on requests in flight. Several engines may share one.
         self._slots = parts.slots or asyncio.Semaphore(parts.limits.most)
@@ -352,6 +354,10 @@ class Engine:
         self.done += accepted
         self._feeder.set_backlog(self.left)
         self._end_if_finished()
+
+    def _nothing_else(self) -> bool:
+        """Tell whether no job is left but those that the delivery has in hand."""
+        return self.fed and self.left <= self.delivery.held
 
     def _end_if_finished(self) -> None:
         if self.fed and self.left == 0:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import msgspec
-
+from fetcher.formats.compression import Compression, compressed
+from fetcher.formats.records import json_lines
 from fetcher.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fetcher.interfaces import Format
     from fetcher.model import Result
 
 SUFFIXES = (".jsonl", ".ndjson")
@@ -21,17 +21,16 @@ class JsonlConfig(Settings):
     """One JSON object a line."""
 
     type: Literal["jsonl"] = "jsonl"
+    compression: Compression = "none"
+    """By default, what the suffix of the output's path says: ``.gz`` or ``.zst``."""
 
-    def build(self) -> JsonlFormat:
+    def build(self) -> Format:
         """Return the format."""
-        return JsonlFormat()
+        return compressed(JsonlFormat(), self.compression)
 
 
 class JsonlFormat:
     """Encodes a result as DESIGN's record; a body is text where it is UTF-8, and base64 where it is not."""
-
-    def __init__(self) -> None:
-        self._encoder = msgspec.json.Encoder(decimal_format="number")
 
     def begin(self) -> bytes:
         """Return nothing: the format has no header."""
@@ -39,29 +38,4 @@ class JsonlFormat:
 
     def encode(self, results: Sequence[Result]) -> bytes:
         """Return a line for each result."""
-        records = [item if item.body is None else _with_body(item) for item in results]
-        try:
-            return self._encoder.encode_lines(records)
-        except UnicodeEncodeError:
-            return self._encoder.encode_lines([_writable(msgspec.to_builtins(record)) for record in records])
-
-
-def _with_body(result: Result) -> dict[str, Any]:
-    record = msgspec.structs.asdict(result)
-    body = result.body or b""
-    try:
-        record["body"], record["body_encoding"] = body.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        record["body"], record["body_encoding"] = b64encode(body).decode("ascii"), "base64"
-    return {name: value for name, value in record.items() if value is not None}
-
-
-def _writable(value: Any) -> Any:
-    """Return a value with each lone surrogate, which UTF-8 can not write, replaced by a question mark."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, dict):
-        return {_writable(name): _writable(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_writable(item) for item in value]
-    return value
+        return json_lines(results)

@@ -22,7 +22,11 @@ class Kind(msgspec.Struct):
 
 
 class Tally(msgspec.Struct):
-    """Counts of results, and a histogram of ``total_s`` of those that got a response."""
+    """Counts of results, and a histogram of ``total_s`` of those that got a response.
+
+    ``filtered`` counts those whose record a stage has dropped; they are among the outcomes all the same.
+    ``dead_letters`` counts, by sink, records that it did not take though jobs did not wait for it.
+    """
 
     outcomes: dict[Outcome, int] = {}
     status_classes: dict[str, int] = {}
@@ -32,6 +36,8 @@ class Tally(msgspec.Struct):
     wire_bytes: int = 0
     elapsed: float = 0.0
     latency: dict[int, int] = {}
+    filtered: int = 0
+    dead_letters: dict[str, int] = {}
 
     @property
     def total(self) -> int:

@@ -5,12 +5,8 @@ It is locked while it is open, and nothing is cut away before the bytes in front
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import errno
 import os
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,29 +15,29 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
 from fetcher.files import locked, sync_folder
-from fetcher.registry import Part, format_by_name, parts
+from fetcher.registry import Part, format_of, parts
 from fetcher.settings import Settings
+from fetcher.sink_settings import SinkSettings
+from fetcher.sinks.writing import OwnThread, append
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fetcher.interfaces import Format
     from fetcher.model import Result
-
+    from fetcher.sinks.parts import PartsSink
 
 _TAIL = 4096
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_EXIT_RESUMABLE = 75
 
 
-class FileSinkConfig(Settings):
-    """Records appended to one file."""
+class FileSinkConfig(SinkSettings):
+    """Records appended to one file, or in parts of a folder if the format is one of whole files (parquet)."""
 
     type: Literal["file"] = "file"
     path: str = Field(min_length=1)
-    """The file, relative to the working folder; missing folders are created."""
+    """The file or folder of parts, relative to the working folder; missing folders are created."""
     format: Annotated[Settings, Part("formats")] = Field(default=None, validate_default=True)
-    """How records are written; by default, what the suffix of ``path`` says."""
+    """How records are written; by default, what the suffixes of ``path`` say, such as ``.csv.zst``."""
     if_exists: Literal["fail", "replace", "append"] = "fail"
     """What becomes of a file that is there when a batch begins and was not written by an earlier run of it.
 
@@ -53,15 +49,20 @@ class FileSinkConfig(Settings):
     @field_validator("format", mode="before")
     @classmethod
     def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is not None:
-            return value
+        if "path" in info.data:
+            return format_of(info.data["path"], value)
         # Without a path the config is refused anyway, and nothing is to be said about its format.
-        return format_by_name(info.data["path"]) if "path" in info.data else next(iter(parts("formats")))
+        return next(iter(parts("formats"))) if value is None else value
 
-    def build(self) -> FileSink:
+    def build(self) -> FileSink | PartsSink:
         """Return the sink, not yet open."""
         form: Any = self.format
-        return FileSink(Path(self.path), form.build(), if_exists=self.if_exists, synchronous=self.durability == "fsync")
+        path, synchronous = Path(self.path), self.durability == "fsync"
+        if getattr(form, "streams", True):
+            return FileSink(path, form.build(), if_exists=self.if_exists, synchronous=synchronous)
+        from fetcher.sinks.parts import PartsSink  # noqa: PLC0415  seldom needed
+
+        return PartsSink(path, form.build(), if_exists=self.if_exists, synchronous=synchronous)
 
 
 class FileMark(msgspec.Struct):
@@ -85,7 +86,7 @@ class FileSink:
         self._format = form
         self._if_exists = if_exists
         self._synchronous = synchronous
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="file sink")
+        self._thread = OwnThread("file sink")
         self._fd: int | None = None
         self._created = False
         self._offset = self._start = 0
@@ -93,31 +94,27 @@ class FileSink:
 
     async def check(self, mark: str | None, *, resume: bool) -> None:
         """Lock the file, and refuse it unless it can be gone on with after ``mark``, or started over."""
-        await self._run(self._check, self._decoded(mark), resume)
+        await self._thread.run(self._check, self._decoded(mark), resume)
 
     async def discard(self, mark: str) -> None:
         """Cut off what an earlier run wrote, unless others have appended to it: then it stays, and so do theirs."""
-        await self._run(self._discard, self._decoded(mark))
+        await self._thread.run(self._discard, self._decoded(mark))
 
     async def open(self, mark: str | None) -> str:
         """Open the file and cut off what was written after ``mark``."""
-        await self._run(self._open, self._decoded(mark))
+        await self._thread.run(self._open, self._decoded(mark))
         return self.mark()
 
     async def write(self, results: Sequence[Result]) -> str:
         """Append results and return the mark after them."""
-        data = self._format.encode(results)
-        if not self._offset:
-            # With the first records rather than at open: until there is a mark, the file is empty or not ours.
-            data = self._format.begin() + data
-        await self._run(self._append, data)
+        await self._thread.run(self._append, results)
         return self.mark()
 
     async def close(self) -> None:
         """Close the file."""
         if self._fd is not None:
-            await self._run(self._close)
-        self._executor.shutdown(wait=False)
+            await self._thread.run(self._close)
+        self._thread.close()
 
     def mark(self) -> str:
         """Return the mark after what was written so far; at first, where this batch's records will begin."""
@@ -132,15 +129,6 @@ class FileSink:
                 f"{self._path}: how much of it is this batch's own was recorded in a way unknown here ({error}); "
                 "move it away and start over with --fresh"
             ) from error
-
-    async def _run(self, function: Any, *args: Any) -> None:
-        call = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
-        try:
-            await asyncio.shield(call)
-        except asyncio.CancelledError:
-            # A write under way must be over before the file is closed.
-            await asyncio.wait([call])
-            raise
 
     # What follows runs on the sink's thread.
 
@@ -239,33 +227,15 @@ class FileSink:
             "put it back as it was, or move it away and start over with --fresh"
         )
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, results: Sequence[Result]) -> None:
         if self._fd is None:
             raise SinkError(f"{self._path}: is not open")
-        view = memoryview(data)
-        offset = self._offset
-        try:
-            # At an offset of ours, wherever a batch that failed half way has left the file.
-            while view:
-                written = os.pwrite(self._fd, view, offset)
-                offset += written
-                view = view[written:]
-            if self._synchronous:
-                os.fsync(self._fd)
-        except OSError as error:
-            # What there is of the batch would be a torn line. A file can be cut on a full disk, too.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._offset)
-            raise self._failure(error) from error
-        self._offset = offset
+        data = self._format.encode(results)
+        if not self._offset:
+            # With the first records rather than at open: until there is a mark, the file is empty or not ours.
+            data = self._format.begin() + data
+        self._offset = append(self._fd, self._path, self._offset, data, synchronous=self._synchronous)
         self._tail = (self._tail + data[-_TAIL:])[-_TAIL:]
-
-    def _failure(self, error: OSError) -> SinkError:
-        if error.errno not in _NO_ROOM:
-            return SinkError(f"{self._path}: {error.strerror}")
-        failure = SinkError(f"{self._path}: {error.strerror}; free some space and run again to resume")
-        failure.exit_code = _EXIT_RESUMABLE
-        return failure
 
     def _close(self) -> None:
         if self._fd is not None:

@@ -11,14 +11,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from fetcher.errors import SinkError
 from fetcher.registry import Part
 from fetcher.settings import Settings
+from fetcher.sink_settings import SinkSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fetcher.interfaces import Format
     from fetcher.model import Result
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _PATIENCE = 0.2  # seconds between looks at whether it has been given up
 
 
-class StdoutConfig(Settings):
+class StdoutConfig(SinkSettings):
     """Records written to standard output.
 
     What a pipe has taken can not be taken back: after a crash the last batch may be written again.
@@ -34,6 +36,14 @@ class StdoutConfig(Settings):
 
     type: Literal["stdout"] = "stdout"
     format: Annotated[Settings, Part("formats")] = Field(default="jsonl", validate_default=True)
+
+    @field_validator("format")
+    @classmethod
+    def _streams(cls, value: Any) -> Any:
+        if not getattr(value, "streams", True):
+            message = f"{value.type} is written in whole files, which a pipe can not take; use a file sink"
+            raise PydanticCustomError("stream", "{message}", {"message": message})
+        return value
 
     def build(self) -> StdoutSink:
         """Return the sink."""
@@ -61,22 +71,22 @@ class StdoutSink:
         if self._fd is None:
             self._fd = sys.stdout.fileno()
         if mark is None:
-            await self._write(self._format.begin())
+            await self._write(self._format.begin)
 
     async def write(self, results: Sequence[Result]) -> None:
         """Write results; return once the reader's pipe has taken them."""
-        await self._write(self._format.encode(results))
+        await self._write(self._format.encode, results)
 
     async def close(self) -> None:
         """Leave standard output open: it is not ours."""
         self._closed.set()
         self._executor.shutdown(wait=False)
 
-    async def _write(self, data: bytes) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._write_all, data)
+    async def _write(self, encode: Callable[..., bytes], *args: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._write_all, encode, *args)
 
-    def _write_all(self, data: bytes) -> None:
-        view = memoryview(data)
+    def _write_all(self, encode: Callable[..., bytes], *args: Any) -> None:
+        view = memoryview(encode(*args))
         fd = 1 if self._fd is None else self._fd
         try:
             while view:

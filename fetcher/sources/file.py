@@ -1,66 +1,59 @@
-"""Jobs from a file or from stdin: text, csv or jsonl, plain or gzipped, of any length.
+"""Jobs from files or from stdin: text, csv, jsonl or parquet, of any length, here or in an object store.
 
-    lines.Input  lines.Lines    the bytes, and physical lines out of them
-    _Txt  _Csv  _Jsonl          one row after the other, as a job
-    FileSource                  chunks of jobs, read in a thread of its own
+    inputs  objects         the bytes
+    lines  text  parquet    rows out of them, as jobs
+    FileSource              chunks of jobs, file after file, read in a thread of its own
 
-A row that can not be used is a rejected job with its line number. A position is the offset and number of the
-last line that was used up, and a checksum of the bytes before it, so that another file is noticed.
+A row that can not be used is a rejected job with its line number. The id of a job is that number; where ``path`` is a
+list or a pattern, the number of the file stands before it. A position names the files up to its own: others may have
+come after them, but none between them, so that no file is missed and no id means two rows.
 """
 
 from __future__ import annotations
 
-import asyncio
-import csv
+import glob
 import stat
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 from pydantic import Field, field_validator, model_validator
 
-from fetcher.errors import ConfigError, ErrorKind, SourceError
-from fetcher.intake import (
-    MAX_DEPTH,
-    MAX_URL_LENGTH,
-    RowError,
-    check_checksum,
-    check_meta,
-    check_priority,
-    make_job,
-    rejected_job,
-)
+from fetcher.errors import ConfigError, SourceError
 from fetcher.interfaces import Chunk
-from fetcher.settings import Settings
-from fetcher.sources.lines import Input, Lines, Position, path_advice
+from fetcher.settings import Secret, Settings
+from fetcher.sources import objects
+from fetcher.sources.inputs import PACKED, Input, LocalFile, path_advice, unpacked
+from fetcher.sources.parquet import ParquetReading
+from fetcher.sources.rows import Columns
+from fetcher.sources.text import TextReading
+from fetcher.sources.threads import read_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
-    from fetcher.model import Job
-
-_CHUNK_ROWS = 500
-_CHUNK_BYTES = 1024 * 1024
-_MAX_LINE = 1024 * 1024  # of csv and jsonl, where other columns come along
-_MAX_RECORD = 128 * 1024  # a csv record over several lines: beyond it, a quote was never closed
-_SHOWN = 500  # bytes of a rejected row
-_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_COLUMNS = ("column", "key", "priority", "checksum")
+_UNUSED = {"txt": (*_COLUMNS, "delimiter"), "jsonl": ("delimiter",), "parquet": ("delimiter",), "csv": ()}
+_MOST_CHECKED = 1_000  # files that are opened before the first fetch; a store's take a request each, so the first
 
 
 class FileSourceConfig(Settings):
-    """A file of URLs, or stdin."""
+    """Files of URLs, or stdin."""
 
     type: Literal["file"] = "file"
-    """A file."""
-    path: str = Field(min_length=1)
-    """The file, relative to the working folder; `-` is stdin. What ends in `.gz` is decompressed."""
-    format: Literal["auto", "txt", "csv", "jsonl"] = "auto"
+    """Files."""
+    path: str | list[str] = Field(min_length=1)
+    """A file, relative to the working folder; `-` is stdin; `s3://`, `gs://` and `az://` are objects in a store. A
+    pattern (`in/*.csv.gz`, `**` for folders) is all that it matches, sorted by name, and a list is one after the other.
+    What ends in `.gz` or `.zst` is decompressed."""
+    format: Literal["auto", "txt", "csv", "jsonl", "parquet"] = "auto"
     """`txt` has a URL a line, and `#` before comments; `auto` goes by the suffix, an unknown one is `txt`."""
     column: str = Field(default="url", min_length=1)
-    """The csv column, or the jsonl field, that holds the URL. All others become `meta`."""
+    """The csv or parquet column, or the jsonl field, that holds the URL. All others become `meta`."""
     delimiter: str | None = None
     """What separates the columns of a csv: one character; by default a comma, or a tab for `.tsv`."""
     key: str | None = None
@@ -70,6 +63,9 @@ class FileSourceConfig(Settings):
     checksum: str | None = None
     """The column or field that holds what the body hashes to: sha256, sha1, md5 or sha512, as hexadecimal digits,
     with or without the name before them (``sha256:9f8...``). Another body is kind ``checksum_mismatch``."""
+    options: dict[str, Secret] = Field(default={})
+    """How to reach an object store, by obstore's names (`endpoint`, `region`, `access_key_id`, `secret_access_key`);
+    by default what the environment says (`AWS_ACCESS_KEY_ID` and so on)."""
 
     @field_validator("delimiter")
     @classmethod
@@ -79,306 +75,218 @@ class FileSourceConfig(Settings):
             raise ValueError("should be one character, and neither a quote nor a line end; a tab is written \\t")
         return value
 
+    @field_validator("path")
+    @classmethod
+    def _usable(cls, value: str | list[str]) -> str | list[str]:
+        for path in [value] if isinstance(value, str) else value:
+            if not path:
+                raise ValueError("has an empty path")
+            if objects.is_object(path):
+                objects.split(path)
+        if isinstance(value, list) and "-" in value:
+            raise ValueError("has stdin (-) among other files; give it a source of its own")
+        return value
+
     @model_validator(mode="after")
     def _no_contradiction(self) -> Self:
-        unused = {"txt": ("column", "key", "priority", "checksum", "delimiter"), "jsonl": ("delimiter",)}
-        for name in unused.get(self.kind, ()):
-            if name in self.model_fields_set and getattr(self, name) is not None:
-                raise ValueError(f"{name} means nothing in {self.kind}; set format if {self.name} is something else")
+        kinds = {self.kind(path) for path in self.paths}
+        for name in (*_COLUMNS, "delimiter"):
+            if name in self.model_fields_set and getattr(self, name) and all(name in _UNUSED[kind] for kind in kinds):
+                kind, path = self.kind(self.paths[0]), self.name_of(self.paths[0])
+                raise ValueError(f"{name} means nothing in {kind}; set format if {path} is something else")
+        if self.options and not any(objects.is_object(path) for path in self.paths):
+            raise ValueError("options means nothing here; it is for paths such as s3://bucket/urls.csv")
+        for path in self.paths:
+            if self.kind(path) == "parquet" and (path.endswith(PACKED) or path == "-"):
+                raise ValueError(f"{self.name_of(path)} can not be read as parquet: it takes a file that is not packed")
         return self
 
     @property
-    def kind(self) -> str:
-        """The format, after a look at the suffix."""
-        suffix = Path(self.path.removesuffix(".gz")).suffix.lower()
-        return _SUFFIXES.get(suffix, "txt") if self.format == "auto" else self.format
+    def paths(self) -> list[str]:
+        """What is named, files and patterns."""
+        return [self.path] if isinstance(self.path, str) else self.path
 
-    @property
-    def separator(self) -> str:
-        """The csv delimiter, after a look at the suffix."""
-        return self.delimiter or ("\t" if self.path.removesuffix(".gz").endswith(".tsv") else ",")
+    def kind(self, path: str) -> str:
+        """Return the format of a file, after a look at the suffix."""
+        return _SUFFIXES.get(_suffix(path), "txt") if self.format == "auto" else self.format
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return "stdin" if self.path == "-" else self.path
+    def separator(self, path: str) -> str:
+        """Return the csv delimiter, after a look at the suffix."""
+        return self.delimiter or ("\t" if _suffix(path) == ".tsv" else ",")
+
+    @staticmethod
+    def name_of(path: str) -> str:
+        """Return what messages call a file."""
+        return "stdin" if path == "-" else path
 
     def build(self) -> FileSource:
         """Return the source."""
         return FileSource(self)
 
 
-class _PauseError(Exception):
-    """More would have to be waited for, while there are rows that could be fetched."""
+def _suffix(path: str) -> str:
+    return Path(unpacked(path)).suffix.lower()
 
 
-class _Rows:
-    """What the formats share. ``next`` gives a job, or None for a line that is no row and at the end."""
+class _Files:
+    """The files of a config, as they are now. ``several``: there may be more than one, now or later."""
 
-    limit = _MAX_LINE
-
-    def __init__(self, lines: Lines, config: FileSourceConfig) -> None:
-        self._lines = lines
+    def __init__(self, config: FileSourceConfig) -> None:
+        """Find them. Raises SourceError if a pattern matches none."""
         self._config = config
+        self.several = not isinstance(config.path, str) or _is_pattern(config.path)
+        # One that is named and matched as well is read once.
+        self.paths = list(dict.fromkeys(path for named in config.paths for path in self._found(named)))
 
-    def start(self) -> None:
-        """Read what stands before the first row."""
-
-    def next(self, *, may_wait: bool) -> Job | None:  # noqa: ARG002  only a record of several lines can pause
-        """Return the job of the next row. Raises _PauseError where it would wait and must not."""
-        raw = self._lines.next()
-        if raw is None:
-            return None
-        number = str(self._lines.line)
-        if len(raw) > self.limit:
-            return self._reject(number, raw, f"longer than {self.limit} bytes")
+    def open(self, index: int, position: str | None, stopped: threading.Event) -> TextReading | ParquetReading:
+        """Open one of them, at a position. Raises SourceError or MissingExtraError."""
+        config, path = self._config, self.paths[index]
+        name = config.name_of(path)
+        columns = Columns(name, config.column, config.key, config.priority, config.checksum)
+        packed = config.kind(path) == "parquet"
+        kept: LocalFile | objects.StoredObject
+        if objects.is_object(path):
+            kept = objects.StoredObject(path, config.options, ahead=0 if packed else None)
+        else:
+            kept = LocalFile(path, name)
+        reading: TextReading | ParquetReading
         try:
-            return self._row(number, raw.strip())
-        except UnicodeDecodeError as error:
-            return self._reject(number, raw, _not_utf8(error))
-
-    def _row(self, number: str, raw: bytes) -> Job | None:
-        raise NotImplementedError
-
-    def _reject(self, number: str, raw: bytes, why: str, meta: dict[str, Any] | None = None) -> Job:
-        """Make the job of a row that is no job. ``raw`` is shown; its start is enough."""
-        message = f"{self._config.name}:{number}: {why}"
-        shown = raw[:_SHOWN].decode("utf-8", "backslashreplace")
-        return rejected_job(number, shown, RowError(ErrorKind.INVALID_ROW, message), meta)
-
-    def _job(self, number: str, fields: dict[str, Any]) -> Job:
-        """Make the job of a row of named values."""
-        config = self._config
-        key = fields.get(config.key) if config.key else None
-        priority = fields.get(config.priority) if config.priority else None
-        checksum = fields.get(config.checksum) if config.checksum else None
-        url = fields.pop(config.column, None)
-        meta = fields or None
-        if not isinstance(url, str):
-            why = f"has no {config.column!r}; it has {', '.join(fields) or 'nothing'}"
-            return self._reject(number, b"", why if url is None else f"{config.column!r} is not text", meta)
-        job = make_job(number, url.strip(), meta)
-        try:
-            if priority not in (None, ""):
-                job.priority = check_priority(int(priority) if isinstance(priority, str) else priority)
-        except ValueError:
-            return self._reject(number, url.encode(), f"priority {priority!r} is not a whole number", meta)
-        if checksum not in (None, ""):
-            try:
-                job.checksum = check_checksum(checksum)
-            except RowError as error:
-                return self._reject(number, url.encode(), str(error), meta)
-        if key not in (None, ""):
-            if not isinstance(key, str | int) or isinstance(key, bool):
-                why = f"key {config.key!r} is neither text nor a whole number"
-                return self._reject(number, url.encode(), why, meta)
-            job.key = str(key)
-        return job
-
-
-class _Txt(_Rows):
-    """A URL a line; empty lines and lines that start with ``#`` are no rows."""
-
-    limit = MAX_URL_LENGTH
-
-    def _row(self, number: str, raw: bytes) -> Job | None:
-        return make_job(number, raw.decode()) if raw and not raw.startswith(b"#") else None
-
-
-class _Jsonl(_Rows):
-    """An object a line, or a string that is a URL."""
-
-    def _row(self, number: str, raw: bytes) -> Job | None:
-        if not raw:
-            return None
-        try:
-            value = msgspec.json.decode(raw)
-            # Only a line with that many brackets can be too deep; the others need no second look.
-            if isinstance(value, dict) and raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
-                check_meta(value)
-        except UnicodeDecodeError:
+            if packed:
+                reading = ParquetReading(kept, columns)
+            else:
+                source = Input(kept, path, name, stopped)
+                reading = TextReading(source, config.kind(path), columns, config.separator(path))
+            reading.open(position)
+        except BaseException:
+            kept.close()
             raise
-        except (ValueError, RecursionError) as error:
-            return self._reject(number, raw, str(error))
-        if isinstance(value, str):
-            return make_job(number, value.strip())
-        if not isinstance(value, dict):
-            return self._reject(number, raw, "is neither an object nor a string")
-        return self._job(number, value)
+        return reading
+
+    def names(self, count: int) -> int:
+        """Return a checksum of the first so many names."""
+        return zlib.crc32("\0".join(self.paths[:count]).encode(errors="surrogateescape"))
+
+    def checked(self) -> Iterator[int]:
+        """Yield those that are to be opened before the first fetch."""
+        local = [index for index, path in enumerate(self.paths) if not objects.is_object(path)]
+        stored = [index for index, path in enumerate(self.paths) if objects.is_object(path)]
+        yield from local[:_MOST_CHECKED]
+        yield from stored[:1]
+
+    def _found(self, named: str) -> list[str]:
+        if not _is_pattern(named):
+            return [named]
+        if objects.is_object(named):
+            found = objects.listed(named, self._config.options)
+        else:
+            found = [path for path in glob.glob(named, recursive=True) if not Path(path).is_dir()]  # noqa: PTH207
+        if not found:
+            advice = "" if objects.is_object(named) else f"; {path_advice()}"
+            raise SourceError(f"{named}: matches no file{advice}")
+        return sorted(found)
 
 
-class _Csv(_Rows):
-    """Records with a header; one with quoted line ends spans several lines, and is named by its first.
-
-    A quote that is never closed would swallow the rows after it. So a record that can not be read is rejected
-    with its first line alone, and the reading goes on at its second.
-    """
-
-    def start(self) -> None:
-        """Read the header. Raises SourceError if it does not have the columns that the config names."""
-        config, lines = self._config, self._lines
-        self._records = csv.reader(self, delimiter=config.separator, strict=True)
-        self._begin(may_wait=True)
-        try:
-            cells = [cell.strip() for cell in next(self._records, [])]
-        except csv.Error as error:
-            raise SourceError(f"{config.name}:1: the header can not be read: {error}") from error
-        if self._not_utf8 is not None:
-            raise SourceError(f"{config.name}:1: the header is {self._not_utf8}")
-        self._names = [cell or f"column_{number}" for number, cell in enumerate(cells, 1)]
-        found = f"its columns are {', '.join(self._names) or 'none'}"
-        twice = [name for name in self._names if self._names.count(name) > 1]
-        if twice:
-            raise SourceError(f"{config.name}:{lines.line}: two columns are named {twice[0]!r}; rename one of them")
-        for name in (config.column, config.key, config.priority, config.checksum):
-            if name is not None and name not in self._names:
-                raise SourceError(f"{config.name}:{lines.line}: there is no column {name!r}; {found}")
-
-    def next(self, *, may_wait: bool) -> Job | None:
-        """Return the job of the next record."""
-        self._begin(may_wait=may_wait)
-        try:
-            cells = next(self._records)
-        except StopIteration:
-            return None
-        except csv.Error as error:
-            if self._pulled > 1:
-                self._lines.rewind(self._second, self._first)
-            return self._reject(str(self._first), self._raw, str(error))
-        number = str(self._first)
-        if self._not_utf8 is not None:
-            return self._reject(number, self._raw, self._not_utf8)
-        if not any(cells):
-            return None  # an empty line, or the empty rows that spreadsheets leave behind
-        if len(cells) > len(self._names) and any(cells[len(self._names) :]):
-            why = f"has {len(cells)} cells under {len(self._names)} columns"
-            return self._reject(number, self._raw, f"{why}; quote cells that contain the delimiter")
-        return self._job(number, dict(zip(self._names, cells, strict=False)))
-
-    def _begin(self, *, may_wait: bool) -> None:
-        lines = self._lines
-        self._record = self._second = lines.keep = lines.offset
-        self._first = lines.line + 1
-        self._pulled = 0
-        self._may_wait = may_wait
-        self._not_utf8: str | None = None
-        self._raw = b""
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> str:
-        """Hand the csv reader, which is built on this, the next line of the record."""
-        lines = self._lines
-        if not self._may_wait and lines.waits:
-            lines.rewind(self._record, self._first - 1)
-            raise _PauseError
-        raw = lines.next()
-        if raw is None:
-            raise StopIteration
-        self._pulled += 1
-        if self._pulled == 1:
-            self._second = lines.offset
-            self._raw = raw
-        elif lines.offset - self._record > _MAX_RECORD:
-            raise csv.Error(f"the quote is not closed within {_MAX_RECORD} bytes")
-        if len(raw) > self.limit:
-            raise csv.Error(f"longer than {self.limit} bytes")
-        try:
-            return raw.decode() + "\n"
-        except UnicodeDecodeError as error:
-            self._not_utf8 = _not_utf8(error)
-            return raw.decode("utf-8", "replace") + "\n"
+def _is_pattern(path: str) -> bool:
+    """Tell whether a path is a pattern, rather than a file whose name looks like one."""
+    if objects.is_object(path):
+        return objects.is_pattern(path)
+    return glob.has_magic(path) and not Path(path).exists()
 
 
-_FORMATS: dict[str, type[_Rows]] = {"txt": _Txt, "csv": _Csv, "jsonl": _Jsonl}
+class Position(msgspec.Struct):
+    """``at`` is within the file ``file``, counting from 1; ``names`` is a checksum of the names up to its own."""
 
-
-def _not_utf8(error: UnicodeDecodeError) -> str:
-    return f"not valid UTF-8: byte 0x{error.object[error.start]:02x} at column {error.start + 1}"
+    file: int
+    names: int
+    at: str
 
 
 class _Reading:
-    """One reading of a file. All but ``stopped`` belongs to one thread."""
+    """One reading of all files. All but ``stopped`` belongs to one thread."""
 
     def __init__(self, config: FileSourceConfig) -> None:
         self._config = config
-        self._input: Input | None = None
+        self._index = 0
+        self._current: TextReading | ParquetReading | None = None
         self.stopped = threading.Event()
 
     def open(self, position: str | None) -> None:
-        rows = _FORMATS[self._config.kind]
-        self._input = Input(self._config.path, self._config.name, self.stopped)
-        self._lines = Lines(self._input, rows.limit)
-        self._rows = rows(self._lines, self._config)
-        self._lines.sniff()
-        self._rows.start()
-        if position is not None:
-            try:
-                self._lines.skip_to(msgspec.json.decode(position, type=Position))
-            except msgspec.DecodeError as error:
-                raise SourceError(f"{self._config.name}: {position!r} is no position in a file: {error}") from error
+        self._files = _Files(self._config)
+        if position is not None and self._files.several:
+            found = self._checked(position)
+            self._index, position = found.file - 1, found.at
+        self._current = self._files.open(self._index, position, self.stopped)
 
     def chunk(self) -> Chunk | None:
-        """Return what comes next: about 500 rows, of a pipe those that are there; None at the end."""
-        lines, rows = self._lines, self._rows
-        jobs: list[Job] = []
-        end = lines.offset + _CHUNK_BYTES
-        try:
-            while len(jobs) < _CHUNK_ROWS and lines.offset < end and not lines.ended and not (jobs and lines.waits):
-                job = rows.next(may_wait=not jobs)
-                if job is not None:
-                    jobs.append(job)
-        except _PauseError:
-            pass
-        return None if lines.ended and not jobs else Chunk(jobs, lines.position())
+        """Return what comes next, None at the end of the last file."""
+        while self._current is not None:
+            chunk = self._current.chunk()
+            if chunk is not None:
+                return self._of_several(chunk) if self._files.several else chunk
+            self.close()
+            self._index += 1
+            if self._index < len(self._files.paths):
+                self._current = self._files.open(self._index, None, self.stopped)
+        return None
 
     def close(self) -> None:
-        if self._input is not None:
-            self._input.close()
+        if self._current is not None:
+            self._current.close()
+            self._current = None
+
+    def _of_several(self, chunk: Chunk) -> Chunk:
+        number = self._index + 1
+        for job in chunk.jobs:
+            job.id = f"{number}-{job.id}"
+        position = Position(number, self._files.names(number), chunk.position)
+        return Chunk(chunk.jobs, msgspec.json.encode(position).decode())
+
+    def _checked(self, position: str) -> Position:
+        files = self._files
+        try:
+            found = msgspec.json.decode(position, type=Position)
+        except msgspec.DecodeError as error:
+            raise SourceError(f"{position!r} is no position in several files: {error}") from error
+        if not 0 < found.file <= len(files.paths) or files.names(found.file) != found.names:
+            raise SourceError(
+                f"{', '.join(self._config.paths)}: the batch stands in file number {found.file}, and the files up to "
+                "it are not those of then; put them back (new ones may come after it, in the order of their names), or "
+                "start over with a new batch"
+            )
+        return found
 
 
 class FileSource:
-    """Yields the rows of a file, read in a thread of its own, so that no disk or pipe holds up the loop."""
+    """Yields the rows of files, read in a thread of its own, so that no disk or pipe holds up the loop."""
 
     def __init__(self, config: FileSourceConfig) -> None:
         self._config = config
 
     def check(self) -> None:
-        """Raise ConfigError if the file can not be opened, or its header can not be used. Reads no pipe."""
+        """Raise ConfigError if a file can not be opened, or its header can not be used. Reads no pipe."""
         if self._config.path == "-":
             if sys.stdin is None:
                 raise ConfigError("stdin is closed; pipe the URLs in, or name a file")
             return
         try:
-            status = Path(self._config.path).stat()
-        except OSError as error:
-            raise ConfigError(f"{self._config.path}: can not be opened: {error.strerror}; {path_advice()}") from error
-        pipe = stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode)
-        if pipe and not self._config.path.endswith(".gz"):
-            return  # to open and close it here would end its writer
-        reading = _Reading(self._config)
-        try:
-            reading.open(None)
+            files = _Files(self._config)
+            for index in files.checked():
+                # To open and close a pipe here would end its writer.
+                if not _is_pipe(files.paths[index]):
+                    files.open(index, None, threading.Event()).close()
         except SourceError as error:
             raise ConfigError(str(error)) from error
-        finally:
-            reading.close()
 
-    async def read(self, position: str | None) -> AsyncGenerator[Chunk, None]:
+    def read(self, position: str | None) -> AsyncGenerator[Chunk, None]:
         """Yield chunks from just after ``position`` on."""
-        loop = asyncio.get_running_loop()
-        executor = ThreadPoolExecutor(1, thread_name_prefix="fetcher-source")
-        reading = _Reading(self._config)
-        try:
-            await loop.run_in_executor(executor, reading.open, position)
-            while (chunk := await loop.run_in_executor(executor, reading.chunk)) is not None:
-                if chunk.jobs:
-                    yield chunk
-        finally:
-            # A cancelled read may still be waiting for a pipe; its thread must end, or the process could not.
-            reading.stopped.set()
-            try:
-                await loop.run_in_executor(executor, reading.close)
-            finally:
-                executor.shutdown(wait=False)
+        return read_in_thread(_Reading(self._config), position)
+
+
+def _is_pipe(path: str) -> bool:
+    if objects.is_object(path) or path.endswith(PACKED):
+        return False
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False  # which the open will tell
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)

@@ -85,6 +85,8 @@ class JobConfig(Settings):
         | None
     ) = None
     """How long one attempt may take, in place of ``request.timeout.total``."""
+    verify: bool | None = None
+    """``false`` takes any certificate, for this job alone; in place of ``http.tls.verify``."""
     checksum: Annotated[str, AfterValidator(check_checksum)] | None = None
     """What the body has to hash to: sha256, sha1, md5 or sha512, such as ``sha256:9f86d0...``."""
     meta: Annotated[dict[str, Any], AfterValidator(check_meta)] | None = None

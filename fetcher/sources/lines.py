@@ -1,109 +1,24 @@
-"""The lines of a file, of a gzip file or of a pipe: read in blocks, bounded, with positions to resume at.
+"""The lines of an input: read in blocks, bounded, with positions to resume at. Their bytes come from ``inputs.Input``.
 
-    Input       the bytes, block by block
-    Lines       physical lines, and where the reading stands
-    Position    just after a line, as it is kept across runs
-
-All of this blocks, and lives in one thread of its source; only the ``stopped`` event comes from outside.
+Lines       physical lines, and where the reading stands
+Position    just after a line, as it is kept across runs
 """
 
 from __future__ import annotations
 
-import gzip
-import os
-import stat
-import sys
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from fetcher.errors import SourceError
 
-if sys.platform != "win32":
-    import select
-
 if TYPE_CHECKING:
-    import threading
-
-BLOCK = 256 * 1024
-"""Bytes that are read at once."""
+    from fetcher.sources.inputs import Input
 
 _OVERLAP = 64  # bytes before a position that must be as they were
-_POLL_MS = 100  # how late a reader of a silent pipe notices that it is to stop
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-
-
-def path_advice() -> str:
-    """Return what to tell whoever named a path that can not be opened."""
-    return f"a path is relative to the working folder, which is {Path.cwd()}"
-
-
-class StoppedError(Exception):
-    """The reading was given up from outside; nobody waits for its outcome."""
-
-
-class Input:
-    """The bytes of a file, a gzip file or a pipe; the path ``-`` is stdin. Messages call it ``name``."""
-
-    def __init__(self, path: str, name: str, stopped: threading.Event) -> None:
-        self.name = name
-        self._stopped = stopped
-        # Not blocking, or the open would wait for a fifo's writer, and could not be stopped.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        try:
-            self._fd = os.dup(0) if path == "-" else os.open(path, flags)
-        except OSError as error:
-            raise SourceError(f"{self.name}: can not be opened: {error.strerror}; {path_advice()}") from error
-        status = os.fstat(self._fd)
-        self._size = status.st_size
-        regular = stat.S_ISREG(status.st_mode)
-        zipped = path.endswith(".gz")
-        if stat.S_ISDIR(status.st_mode) or (zipped and not regular):
-            os.close(self._fd)
-            advice = "pass it through 'gunzip -c' into stdin" if zipped else "name a file in it"
-            raise SourceError(f"{self.name}: is not a regular file; {advice}")
-        self.live = not regular
-        self.seekable = regular and not zipped and path != "-"
-        self._file = os.fdopen(self._fd, "rb", buffering=0)
-        self._unzipped = gzip.GzipFile(fileobj=self._file) if zipped else None
-
-    def read(self) -> bytes:
-        """Return the next block, or nothing at the end. Waits only for a pipe, and not beyond ``stopped``."""
-        while True:
-            if self.live:
-                self._wait()
-            if self._stopped.is_set():
-                raise StoppedError
-            try:
-                data = os.read(self._fd, BLOCK) if self._unzipped is None else self._unzipped.read(BLOCK)
-            except BlockingIOError:
-                continue  # somebody else reads the same terminal or pipe, and was faster
-            except (OSError, EOFError, zlib.error) as error:
-                raise SourceError(f"{self.name}: can not be read on: {error}; repair it and resume") from error
-            if not data and not self.live and os.fstat(self._fd).st_size < self._size:
-                raise SourceError(f"{self.name}: became shorter while it was read; put it back and resume")
-            return data
-
-    def seek(self, offset: int) -> None:
-        """Go on at an offset; only if ``seekable``."""
-        os.lseek(self._fd, offset, os.SEEK_SET)
-
-    def close(self) -> None:
-        """Close the file; stdin itself stays open."""
-        if self._unzipped is not None:
-            self._unzipped.close()
-        self._file.close()
-
-    def _wait(self) -> None:
-        # Windows can not poll a pipe: there, a silent stdin is given up at its next byte only.
-        if sys.platform != "win32":
-            poller = select.poll()
-            poller.register(self._fd, select.POLLIN)
-            while not self._stopped.is_set() and not poller.poll(_POLL_MS):
-                pass
 
 
 class Position(msgspec.Struct):

@@ -54,7 +54,8 @@ async def start(*arguments: str) -> Process:
 
 async def finished(*arguments: str, code: int = 0) -> str:
     process = await start(*arguments)
-    _, said = await process.communicate()
+    async with asyncio.timeout(60):
+        _, said = await process.communicate()
     assert process.returncode == code, said.decode()
     return said.decode()
 
@@ -67,10 +68,22 @@ def stored() -> list[str]:
     return sorted(str(path) for path in Path("out").rglob("*") if path.is_file() and path.name != "r.jsonl")
 
 
+async def sent_by(server: RangeServer, count: int, process: Process) -> None:
+    """Wait until a process has been sent so many bytes; one that ends before that says why."""
+    sending = asyncio.create_task(server.has_sent(count))
+    ending = asyncio.create_task(process.communicate())
+    await asyncio.wait([sending, ending], return_when=asyncio.FIRST_COMPLETED)
+    if ending.done():
+        sending.cancel()
+        raise AssertionError(ending.result()[1].decode())
+    ending.cancel()
+    await asyncio.wait([ending])
+
+
 async def killed_in_the_middle(server: RangeServer) -> None:
     server.pause = 0.005  # for each 64 KiB: some five seconds in all for the largest
     process = await start()
-    await server.has_sent(len(server.body) // 2)
+    await sent_by(server, len(server.body) // 2, process)
     process.kill()
     await process.communicate()
     server.pause = 0.0
@@ -111,7 +124,7 @@ async def test_a_drained_run_goes_on_with_what_it_had_begun(large):
         configure(server.url(), body=FILES, shutdown_timeout="100ms")
         server.pause = 0.005
         process = await start()
-        await server.has_sent(SIZE // 8)
+        await sent_by(server, SIZE // 8, process)
         process.send_signal(signal.SIGTERM)
         _, said = await process.communicate()
         assert process.returncode == 75, said

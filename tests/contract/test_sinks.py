@@ -164,8 +164,6 @@ async def test_a_batch_is_taken_whole_however_large(target, begun):
         result.body = b"x" * 500
         result.body_size = 500
     await sink.write(many)
-    while sum((await arrived(target)).values()) < len(many):
-        await asyncio.sleep(0)  # the reader of a pipe may be a moment behind what the pipe has taken
     assert await arrived(target) == ids(*range(2000))
 
 
@@ -188,7 +186,7 @@ def poison():
     empty.headers, empty.meta, empty.redirects = [], {}, []
     failed.outcome, failed.error_kind, failed.error_message = Outcome.FAILED, ErrorKind.INTERNAL, "=cmd|' /C calc'!A0"
     failed.status = failed.final_url = failed.body = failed.started_at = None
-    odd.redirects = [Redirect("http://a.test/\t", 302, "x,\"y\"\r\n;'")]
+    odd.redirects = [Redirect("http://a.test/\t", 302, 'x,"y"\r\n;\'')]
     odd.extracted = {"title": ["a", None], "n": 1}
     large.body = b"y" * 3_000_000
     large.body_size = 3_000_000
@@ -201,8 +199,6 @@ async def test_a_poison_record_spoils_nothing(target, begun):
     await sink.write(given)
     await sink.write(results("later"))
     expected = Counter(result.job_id for result in given) + ids("later")
-    while sum((await arrived(target)).values()) < sum(expected.values()):
-        await asyncio.sleep(0)
     assert await arrived(target) == expected
 
 

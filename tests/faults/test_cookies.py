@@ -8,7 +8,7 @@ import pytest
 from raw_server import ok, raw_server
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
-from fetcher.transports.http.cookies import Cookies
+from fetcher.transports.http.credentials.cookies import Cookies
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

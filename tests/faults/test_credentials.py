@@ -207,6 +207,20 @@ async def test_a_digest_nonce_that_is_stale_is_replaced(opened):
     assert (response.body, digest.refused, digest.numbers) == (b"in", 2, [("n1", 1), ("n2", 1)])
 
 
+async def test_a_cookie_that_comes_with_a_challenge_goes_with_its_answer(opened):
+    asked: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        challenge = ("WWW-Authenticate: Digest realm=r, nonce=n", "Set-Cookie: session=1")
+        for answer in (refusal(*challenge), ok()):
+            asked.append(await peer.request())
+            await peer.send(answer)
+
+    async with raw_server(script) as server, opened(DIGEST, cookies=True) as transport:
+        assert (await transport.fetch(job(server.url(host="a.test")))).status == 200
+    assert [b"Cookie: session=1\r\n" in request for request in asked] == [False, True]
+
+
 async def test_a_wrong_digest_is_not_tried_for_ever(opened):
     asked: list[str | None] = []
     answer = refusal('WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"')
@@ -300,7 +314,7 @@ async def test_one_who_gives_up_takes_no_token_from_the_others(opened):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr("fetcher.transports.http.oauth.monotonic", lambda: now[0])
+    monkeypatch.setattr("fetcher.transports.http.credentials.oauth.monotonic", lambda: now[0])
     return now
 
 

@@ -17,8 +17,8 @@ from transport_factories import HTTP_EXCHANGES, http_transport, job
 from fetcher.engine.worker import Worker
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import Outcome
-from fetcher.transports.http import robots
-from fetcher.transports.http.robots_file import MAX_SIZE
+from fetcher.transports.http.robots import obeying as robots
+from fetcher.transports.http.robots.rules import MAX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

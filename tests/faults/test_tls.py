@@ -16,6 +16,7 @@ from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError
 from fetcher.intake import job_from_mapping
+from fetcher.sources.inline import JobConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -248,6 +249,7 @@ async def test_f19_what_was_checked_is_recorded_as_such(opened, authority):
 def test_f19_a_rows_verify_is_a_switch():
     assert job_from_mapping("1", {"url": "https://a.test", "verify": False}).verify is False
     assert job_from_mapping("1", {"url": "https://a.test"}).verify is None
+    assert JobConfig.model_validate({"url": "https://a.test", "verify": False}).to_job("1").verify is False
     refused = job_from_mapping("1", {"url": "https://a.test", "verify": "no"}).rejected
     assert refused is not None
     assert refused.message == "verify is not true or false"

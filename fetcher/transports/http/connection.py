@@ -66,6 +66,7 @@ class PooledConnection(ResponseHandler):
         self._failure: BaseException | None = None
         self._arrival: asyncio.Future[None] | None = None
         self._full = False
+        self._fresh = True
 
     @property
     def remote_ip(self) -> str | None:
@@ -113,11 +114,13 @@ class PooledConnection(ResponseHandler):
 
     def expect(self, reader: ResponseParser) -> None:
         """Read the next response with this parser. Raises FetchError if something came before it was asked for."""
-        if self._tail or (self._arrivals is not None and self._arrivals.poll(0)):
+        # Of one that was used before, the pool has asked just now.
+        if self._tail or (self._fresh and self._has_arrivals()):
             self._suspects.add(self._peer)
             raise FetchError(ErrorKind.BAD_HTTP, "the server answered before it was asked", sent=False)
         self._reader = reader
         self._failure = None
+        self._fresh = False
 
     async def head(self) -> Head:
         """Return the head of the response, once it is there.
@@ -162,6 +165,9 @@ class PooledConnection(ResponseHandler):
             and not transport.get_write_buffer_size()
         )
 
+    def _has_arrivals(self) -> bool:
+        return self._arrivals is not None and bool(self._arrivals.poll(0))
+
     async def _arrived(self) -> None:
         self._arrival = self._loop.create_future()
         try:
@@ -192,7 +198,7 @@ class PooledConnection(ResponseHandler):
             # It would not be in the pool if that had been so when it was given back: something has arrived.
             self._suspects.add(self._peer)
             return False
-        if self._arrivals is not None and self._arrivals.poll(0):
+        if self._has_arrivals():
             # What it is, nobody has read yet: most often the end of the connection.
             return False
         return self._peer not in self._suspects
@@ -233,9 +239,7 @@ def _is_cut_off(transport: Any) -> bool:
         return True
 
 
-def _failure_at_end(
-    reader: ResponseParser, error: BaseException | None, *, broken: bool
-) -> BaseException | None:
+def _failure_at_end(reader: ResponseParser, error: BaseException | None, *, broken: bool) -> BaseException | None:
     """Return what the end of a connection means for the response that is expected."""
     if reader.head is None:
         if isinstance(error, OSError):

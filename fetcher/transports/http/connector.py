@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import ClientConnectorError
 
 from fetcher.transports.http.connection import PooledConnection, Suspects
-from fetcher.transports.http.proxied import ProxiedConnector
+from fetcher.transports.http.proxies.connecting import ProxiedConnector
 from fetcher.transports.http.tracing import noting_socket
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import aiohttp
 from aiohttp import http_exceptions
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.transports.http.bodies.decoding import DAMAGED
 
 if TYPE_CHECKING:
     from fetcher.transports.http.tracing import HopTrace
@@ -38,9 +40,12 @@ KINDS: list[tuple[type[BaseException], ErrorKind]] = [
     (aiohttp.ClientResponseError, ErrorKind.BAD_HTTP),
     (aiohttp.InvalidURL, ErrorKind.INVALID_URL),
     (ssl.SSLError, ErrorKind.TLS_PROTOCOL),
+    (socket.gaierror, ErrorKind.DNS_FAILURE),
+    (socket.herror, ErrorKind.DNS_FAILURE),
     (TimeoutError, ErrorKind.CONNECT_TIMEOUT),
     (ConnectionError, ErrorKind.CONNECTION_RESET),
     (OSError, ErrorKind.CONNECT_FAILED),
+    *((error, ErrorKind.BAD_ENCODING) for error in DAMAGED),
     # Nothing that is done here can raise these: aiohttp's own redirects, uploads, multipart, web sockets.
     (aiohttp.ClientError, ErrorKind.INTERNAL),
     (aiohttp.EofStream, ErrorKind.INTERNAL),

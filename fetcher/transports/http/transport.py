@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from contextlib import AsyncExitStack
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -22,12 +23,14 @@ from pydantic_core import PydanticCustomError
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.guard import GuardSwitch
 from fetcher.settings import BodySettings, ByteSize, Duration, RequestSettings, Settings
-from fetcher.transports.http.authentication import AuthenticatingExchange, AuthEntry
-from fetcher.transports.http.bodies import BodyReader
-from fetcher.transports.http.cache import Cache, CacheSettings
+from fetcher.transports.http.bodies.cache import Cache, CacheSettings
+from fetcher.transports.http.bodies.decoding import ACCEPT_ENCODING
+from fetcher.transports.http.bodies.reading import BodyReader
+from fetcher.transports.http.bodies.recall import Recall
+from fetcher.transports.http.bodies.storing import BodyStore
 from fetcher.transports.http.connector import GuardedConnector
-from fetcher.transports.http.cookies import CookieExchange
-from fetcher.transports.http.decoding import ACCEPT_ENCODING
+from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, AuthEntry
+from fetcher.transports.http.credentials.cookies import CookieExchange
 from fetcher.transports.http.exchange import (
     ConnectionExchange,
     Exchange,
@@ -37,12 +40,10 @@ from fetcher.transports.http.exchange import (
 )
 from fetcher.transports.http.fetch import Fetch, Means
 from fetcher.transports.http.fields import merged
-from fetcher.transports.http.proxies import Proxies, ProxyingExchange, ProxySection
-from fetcher.transports.http.recall import Recall
+from fetcher.transports.http.proxies.proxying import Proxies, ProxyingExchange, ProxySection
 from fetcher.transports.http.redirects import redirect_policy
 from fetcher.transports.http.resolver import DnsSettings, MappingResolver
-from fetcher.transports.http.robots import RobotsExchange
-from fetcher.transports.http.storing import BodyStore
+from fetcher.transports.http.robots.obeying import RobotsExchange
 from fetcher.transports.http.tls import TlsContexts, TlsSettings
 from fetcher.transports.http.tracing import session_tracing
 from fetcher.transports.http.wire import Bounds
@@ -142,33 +143,31 @@ class HttpTransport:
         self._lane: Lane | None = None
         self._proxies: Proxies | None = None
         self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
-        self._resolver: MappingResolver | None = None
         self._session: aiohttp.ClientSession | None = None
         self._means: Means | None = None
-        self._store: BodyStore | None = None
-        self._cache: Cache | None = None
         self._robots: RobotsExchange | None = None
-        self._authentication: AuthenticatingExchange | None = None
+        self._opened = AsyncExitStack()
 
     async def open(self) -> None:
         """Create the session that all requests share. Raises ConfigError if a file of ``http.tls`` can not be used."""
         context, self._lane = self._tls.usual, self._tls.lane(None)
         if self._config.proxy is not None:
             self._proxies = Proxies(self._config.proxy)
-        await self._open_storage()
+        store, cache = await self._open_storage()
         by_session = self._config.exchange == "session"
         bounds = Bounds(self._config.max_header_size, self._config.max_headers)
-        self._resolver = MappingResolver(self._config.resolve, self._config.dns)
+        resolver = MappingResolver(self._config.resolve, self._config.dns)
+        self._opened.push_async_callback(resolver.close)
         connector = GuardedConnector(
             limit=0,
             ssl=context,
             proxy_tls=None if self._proxies is None else self._tls.proxy,
-            resolver=self._resolver,
+            resolver=resolver,
             ttl_dns_cache=self._config.dns.cache,
             guard=None if self._config.guard is None else self._config.guard.build(),
             keepalive_timeout=self._config.keep_alive,
         )
-        self._session = aiohttp.ClientSession(
+        session = self._session = aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -178,24 +177,27 @@ class HttpTransport:
             max_headers=bounds.fields,
             trace_configs=[session_tracing()] if by_session else None,
         )
-        exchange = (
-            SessionExchange(self._session) if by_session else ConnectionExchange(self._session, self._headers, bounds)
-        )
+        self._opened.push_async_callback(session.close)
+        exchange = SessionExchange(session) if by_session else ConnectionExchange(session, self._headers, bounds)
         self._means = Means(
             self._layered(exchange),
-            BodyReader(self._body, self._store),
+            BodyReader(self._body, store),
             redirect_policy(self._request),
-            Recall(self._body, self._store, self._cache) if self._cache or self._body.range == "resume" else None,
+            Recall(self._body, store, cache) if cache or self._body.range == "resume" else None,
         )
 
-    async def _open_storage(self) -> None:
+    async def _open_storage(self) -> tuple[BodyStore | None, Cache | None]:
         """Open what keeps bodies, and what knows those of earlier runs, if they are switched on."""
+        store = cache = None
         if self._body.store == "file":
-            self._store = BodyStore(self._body)
-            await self._store.open()
+            store = BodyStore(self._body)
+            self._opened.push_async_callback(store.close)
+            await store.open()
         if self._config.cache is not None:
-            self._cache = Cache(Path(self._config.cache.path))
-            await self._cache.open()
+            cache = Cache(Path(self._config.cache.path))
+            self._opened.push_async_callback(cache.close)
+            await cache.open()
+        return store, cache
 
     def _layered(self, exchange: Exchange) -> Exchange:
         """Put around the exchange what is switched on. It works per hop, so that redirects are covered."""
@@ -207,36 +209,21 @@ class HttpTransport:
             agent = next(value for name, value in self._headers if name.lower() == "user-agent")
             policy = redirect_policy(self._request)
             exchange = self._robots = RobotsExchange(exchange, agent, policy, self._config.robots_timeout)
-        if self._config.auth:
-            exchange = self._authentication = AuthenticatingExchange(
-                exchange, self._config.auth, tokens=tokens, timeout=self._timeout, lane=self._lane
-            )
+            self._opened.push_async_callback(self._robots.close)
         if self._config.cookies:
             exchange = CookieExchange(exchange)
+        if self._config.auth:
+            exchange = AuthenticatingExchange(
+                exchange, self._config.auth, tokens=tokens, timeout=self._timeout, lane=self._lane
+            )
+            self._opened.push_async_callback(exchange.close)
         return exchange
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and what was opened before them after them."""
         self._watchdog.close()
-        self._means = None
-        authentication, self._authentication = self._authentication, None
-        if authentication is not None:
-            await authentication.close()
-        robots, self._robots = self._robots, None
-        if robots is not None:
-            await robots.close()
-        session, self._session = self._session, None
-        resolver, self._resolver = self._resolver, None
-        if session is not None:
-            await session.close()
-        if resolver is not None:
-            await resolver.close()
-        store, self._store = self._store, None
-        cache, self._cache = self._cache, None
-        if store is not None:
-            await store.close()
-        if cache is not None:
-            await cache.close()
+        self._session = self._means = None
+        await self._opened.aclose()
 
     async def fetch(self, job: Job, within: float = inf) -> Response:
         """Fetch one job over all its redirects. Raises FetchError if no whole response could be had."""

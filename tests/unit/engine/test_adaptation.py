@@ -39,17 +39,32 @@ def heavy_tailed(chance):
         lambda now, n: (Sign.ANSWERED, 5.0),
         lambda now, n: (Sign.ANSWERED, 0.2 + 0.005 * n),
         lambda now, n: (Sign.ANSWERED, 0.3 if now < 60 else 0.7),
+        lambda now, n: (Sign.ANSWERED, 0.02 if now < 60 else 0.3),
         mixed(random.Random(1)),
         heavy_tailed(random.Random(1)),
         # Drifts from fast to slow over minutes, as a crawl does that goes from small pages to large.
         lambda now, n: (Sign.ANSWERED, 0.1 + now / 300),
     ],
-    ids=["fast", "slow", "queues a little", "changes a little", "mixed", "heavy tailed", "drifts"],
+    ids=[
+        "fast",
+        "slow",
+        "queues a little",
+        "changes a little",
+        "slow by no standard",
+        "mixed",
+        "heavy tailed",
+        "drifts",
+    ],
 )
 @pytest.mark.parametrize("ceiling", [1, 2, 8, 100])
 def test_a_host_without_trouble_is_never_asked_for_less(host, ceiling):
     asked = ask(make(ceiling), host, 120.0)
     assert asked.limits == [(0.0, ceiling)]
+
+
+def test_a_host_that_becomes_slow_little_by_little_is_not_asked_for_less():
+    asked = ask(make(50), lambda now, n: (Sign.ANSWERED, 0.3 + now / 300), 600.0)
+    assert asked.limits == [(0.0, 50)]
 
 
 def test_a_host_that_became_slow_for_another_reason_than_load_gets_its_concurrency_back():
@@ -134,6 +149,13 @@ def test_requests_that_were_under_way_do_not_slow_down_twice():
     assert pace.limit == after
     assert pace.refused(started=1.2, now=1.5, in_flight=8)
     assert pace.limit < after
+
+
+def test_a_limit_that_was_not_used_up_is_not_what_was_too_much():
+    full, few = make(10), make(10)
+    assert full.refused(started=0.0, now=1.0, in_flight=10)
+    assert few.refused(started=0.0, now=1.0, in_flight=1)
+    assert (full.concurrency, few.concurrency) == (7, 3)
 
 
 def test_queueing_at_the_host_is_seen_and_relieved():

@@ -350,6 +350,25 @@ def test_a_limit_that_does_not_adapt_stays():
     assert len(all_at(scheduler, 1.0)) == 8
 
 
+def test_a_host_that_is_paused_gives_its_jobs_back_and_is_probed_with_one_request_after_that():
+    scheduler = Scheduler(LimitSettings(breaker={"failures": 3, "pause": "30s"}))
+    scheduler.add(leased(*(("a", n) for n in range(20)), ("b", 1)), 0.0)
+    started = [lease for lease in all_at(scheduler, 0.0) if lease.job.host == "a"]
+    back = [scheduler.badly(lease, failure(Sign.DOWN), 0.0, 1.0) for lease in started[:3]]
+    assert [len(some) for some in back] == [0, 0, 12]
+    assert scheduler.waiting == 0
+    assert scheduler.demand(1.0).room["a"] == 0
+    for lease in started:
+        scheduler.done(lease, 0.0, 1.0)
+    scheduler.add(leased(("a", 30), ("a", 31)), 2.0)
+    assert all_at(scheduler, 30.9) == []
+    [probe] = all_at(scheduler, 31.0)
+    scheduler.well(probe, 31.0, 31.1, None)
+    scheduler.done(probe, 31.0, 31.1)
+    assert len(all_at(scheduler, 31.1)) == 1
+    assert not scheduler.some_are_down
+
+
 def test_what_was_learnt_is_remembered_while_a_host_has_no_jobs():
     scheduler = make()
     scheduler.add(leased(*(("a", n) for n in range(8))), 0.0)

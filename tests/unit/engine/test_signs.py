@@ -46,7 +46,7 @@ NAMED = {
     Sign.NOTHING: {
         *("invalid_url", "invalid_row", "unsupported_scheme", "proxy_unreachable", "proxy_auth", "proxy_refused"),
         *("http_3xx", "http_4xx", "http_5xx", "total_timeout", "deadline", "auth_failed", "blocked"),
-        *("robots_disallowed", "robots_unreachable", "host_down", "internal"),
+        *("robots_disallowed", "robots_unreachable", "host_down", "stage_failed", "internal"),
     },
 }
 

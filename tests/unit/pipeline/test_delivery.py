@@ -190,10 +190,14 @@ async def test_workers_wait_while_the_sinks_are_behind(queue):
     for _ in range(5):
         await asyncio.sleep(0)
     assert not delivery.full
-    held = await leases(queue, 1000)
-    while not delivery.full:
-        lease = held.pop() if held else (await leases(queue, 1))[0] if (await queue.counts()).ready else lease  # noqa: F821
-        delivery.add(lease, result(lease, body=b"x" * 100_000))
+    held = await leases(queue, 1400)
+    # One batch is being written, one is ready for the sink, and then they pile up.
+    for _ in range(2):
+        while not delivery.full:
+            lease = held.pop()
+            delivery.add(lease, result(lease, body=b"x" * 100_000))
+        for _ in range(5):
+            await asyncio.sleep(0)
     room = asyncio.ensure_future(delivery.room())
     await asyncio.sleep(0)
     assert not room.done()

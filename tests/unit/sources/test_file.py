@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fetcher.errors import ConfigError, ErrorKind, SourceError
-from fetcher.sources import file as module
-from fetcher.sources import lines as lines_module
+from fetcher.sources import inputs as inputs_module
+from fetcher.sources import text as module
 from fetcher.sources.file import FileSourceConfig
 
 ROOT = Path(__file__).parents[3]
@@ -280,8 +280,8 @@ async def test_bad_jsonl_lines(write, line):
     ],
 )
 def test_the_format_comes_from_the_suffix(path, kind):
-    assert FileSourceConfig(path=path).kind == kind
-    assert FileSourceConfig(path=path, format="csv").kind == "csv"
+    assert FileSourceConfig(path=path).kind(path) == kind
+    assert FileSourceConfig(path=path, format="csv").kind(path) == "csv"
 
 
 @pytest.mark.parametrize(
@@ -330,8 +330,8 @@ async def test_a_file_that_vanished(tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     """Small chunks and blocks, so that their edges fall everywhere."""
-    monkeypatch.setattr(module, "_CHUNK_ROWS", 3)
-    monkeypatch.setattr(lines_module, "BLOCK", 7)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(inputs_module, "BLOCK", 7)
 
 
 @pytest.mark.parametrize("name", ["u.txt", "u.txt.gz"])
@@ -417,9 +417,9 @@ PIECES = st.sampled_from(
 def test_resuming_anywhere_is_reading_on(kind, zipped, body, rows, block, limit):
     data = b"url,x\n" + body if kind == "csv" else body
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_CHUNK_ROWS", rows)
-        patch.setattr(lines_module, "BLOCK", block)
-        patch.setattr(module._FORMATS[kind], "limit", limit)
+        patch.setattr(module, "CHUNK_ROWS", rows)
+        patch.setattr(inputs_module, "BLOCK", block)
+        patch.setattr(module.FORMATS[kind], "limit", limit)
         patch.setattr(module, "_MAX_RECORD", limit)
         path = Path(folder, f"u.{kind}" + ".gz" * zipped)
         path.write_bytes(gzip.compress(data) if zipped else data)

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import builtins
 import errno
 import inspect
+import socket
 import ssl
+import zlib
 from typing import TYPE_CHECKING
 
 import aiodns
 import aiodns.error
 import aiohttp
+import brotli
 import pytest
 from aiohttp import http_exceptions
 from aiohttp.client_reqrep import ConnectionKey
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.transports.http.bodies.decoding import zstd
 from fetcher.transports.http.faults import KINDS, fetch_error, kind_of
 from fetcher.transports.http.tracing import HopTrace
 
@@ -37,11 +42,12 @@ DRIVER_ERRORS = sorted(
         *exceptions_of(http_exceptions, dir(http_exceptions)),
         *exceptions_of(aiodns, dir(aiodns)),
         *exceptions_of(aiodns.error, dir(aiodns.error)),
-        ssl.SSLError,
-        ssl.SSLCertVerificationError,
-        TimeoutError,
-        ConnectionResetError,
-        BrokenPipeError,
+        *exceptions_of(ssl, dir(ssl)),
+        *exceptions_of(socket, [name for name in dir(socket) if not name.startswith("_")]),
+        *exceptions_of(zlib, dir(zlib)),
+        *exceptions_of(brotli, dir(brotli)),
+        *exceptions_of(zstd, dir(zstd)),
+        *(found for found in vars(builtins).values() if inspect.isclass(found) and issubclass(found, OSError)),
     },
     key=lambda found: found.__name__,
 )
@@ -49,6 +55,7 @@ DRIVER_ERRORS = sorted(
 
 def test_the_drivers_were_found():
     assert {aiohttp.ClientError, http_exceptions.LineTooLong, aiodns.error.DNSError} <= set(DRIVER_ERRORS)
+    assert {ssl.SSLEOFError, socket.gaierror, zlib.error, brotli.error, zstd.ZstdError} <= set(DRIVER_ERRORS)
 
 
 @pytest.mark.parametrize("error", DRIVER_ERRORS)

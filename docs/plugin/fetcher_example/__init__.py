@@ -1,0 +1,1 @@
+"""Two parts for fetcher, to start a package of your own from."""

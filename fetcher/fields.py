@@ -1,0 +1,64 @@
+"""The fields of a record by name: which there are, which may be left out, and records without those.
+
+Every record keeps what says of which job it is and how that ended: without it, nothing could be accounted for.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from fetcher.errors import suggestion
+from fetcher.model import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+FIELDS = tuple(field.name for field in msgspec.structs.fields(Result))
+KEPT = frozenset({"schema_version", *(field.name for field in msgspec.structs.fields(Result) if field.required)})
+"""The fields that every record has."""
+OPTIONAL = tuple(name for name in FIELDS if name not in KEPT)
+
+
+def known_field(name: str) -> str:
+    """Return a name if a record has such a field. Raises ValueError with the name that may have been meant."""
+    if name not in FIELDS:
+        raise ValueError(f"a record has no field {name[:60]!r}{suggestion(name, FIELDS)}")
+    return name
+
+
+def _field(name: str) -> str:
+    try:
+        return known_field(name)
+    except ValueError as error:
+        raise PydanticCustomError("field", "{words}", {"words": str(error)}) from None
+
+
+def _droppable(name: str) -> str:
+    if _field(name) in KEPT:
+        words = f"{name} stays in every record, as do {', '.join(sorted(KEPT - {name}))}"
+        raise PydanticCustomError("field", "{words}", {"words": words})
+    return name
+
+
+FieldName = Annotated[str, AfterValidator(_field), Field(json_schema_extra={"enum": list(FIELDS)})]
+Droppable = Annotated[str, AfterValidator(_droppable), Field(json_schema_extra={"enum": list(OPTIONAL)})]
+
+
+def without(select: Collection[str] | None, drop: Collection[str]) -> Callable[[Result], Result] | None:
+    """Return what makes of a record one with only ``select`` and without ``drop``; None if that is the same.
+
+    The record that it is given stays as it is.
+    """
+    gone: dict[str, Any] = {
+        name: None for name in OPTIONAL if name in drop or (select is not None and name not in select)
+    }
+    return partial(_replaced, gone) if gone else None
+
+
+def _replaced(gone: dict[str, Any], result: Result) -> Result:
+    return msgspec.structs.replace(result, **gone)

@@ -1,0 +1,385 @@
+"""A table in a PostgreSQL database. Needs the extra ``postgres`` (asyncpg).
+
+A row is a record, by (batch, job_id); see ``fetcher.sinks.columns`` for the columns. A record that comes again takes
+the place of the earlier one, so nothing has to be cut back after a crash. A batch is one statement over arrays of
+columns: all of it is committed or nothing.
+
+PostgreSQL has no text with a NUL: it becomes U+FFFD, in JSON too, and a lone surrogate becomes a question mark. Bodies
+are ``bytea`` and stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
+
+from fetcher.errors import ConfigError, FetcherError, SinkError, StateError
+from fetcher.extras import load_extra
+from fetcher.settings import Duration, Secret
+from fetcher.sink_settings import SinkSettings
+from fetcher.sinks.columns import (
+    COLUMNS,
+    KEY,
+    RUN,
+    Identifier,
+    Kind,
+    integer,
+    json_text,
+    latest,
+    mapped,
+    quoted,
+    transposed,
+    upsert_tail,
+    writable,
+)
+from fetcher.sinks.remote import away, new_run, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import asyncpg
+
+    from fetcher.model import Result
+
+_NUL = "\ufffd"
+_PORT = 5432
+_GRACE = 5.0  # seconds that a statement has beyond its own limit: then nobody answers any more
+_LONG = 86_400.0  # seconds for what may take as long as it takes
+# SQLSTATE: connection, rollback of a deadlock, out of resources, shutting down, input or output; a lock that is not
+# available, and a server that only reads since it is the standby.
+_CLASSES_THAT_PASS = frozenset({"08", "40", "53", "57", "58"})
+_STATES_THAT_PASS = frozenset({"55P03", "25006"})
+_BAD_LOGIN = frozenset({"28000", "28P01", "3D000"})
+_NO_RIGHTS = "42501"
+_TYPES: dict[Kind, str] = {
+    "text": "text",
+    "integer": "bigint",
+    "real": "double precision",
+    "boolean": "boolean",
+    "blob": "bytea",
+    "time": "timestamptz",
+    "json": "jsonb",
+}
+
+
+class PostgresSinkConfig(SinkSettings):
+    """Records as rows of a table in a PostgreSQL database."""
+
+    type: Literal["postgres"] = "postgres"
+    dsn: Secret
+    """Where the database is: ``postgresql://user:password@host:5432/database``, with ``?sslmode=verify-full`` and other
+    parameters of libpq. Better kept elsewhere: ``{env: NAME}`` or ``{file: path}``."""
+    table: Identifier = "results"
+    schema_name: Identifier = Field(default="public", alias="schema")
+    create: bool = True
+    """Create the schema, the table and columns that it lacks. Without it they have to be there."""
+    statement_timeout: Duration = 60.0
+    """How long the server may take for one batch; then it is tried again."""
+    connect_timeout: Duration = 10.0
+
+    @field_validator("dsn")
+    @classmethod
+    def _is_dsn(cls, dsn: SecretStr) -> SecretStr:
+        try:
+            url = urlsplit(dsn.get_secret_value())
+            usable = url.scheme in {"postgres", "postgresql"} and (url.port or _PORT) > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            # Without what was given, in which there is a password.
+            words = "should be a URL such as postgresql://user:password@host:5432/database (special characters as %40)"
+            raise PydanticCustomError("dsn", words)
+        return dsn
+
+    @property
+    def path(self) -> str:
+        """Which table this is, without credentials: a batch is only resumed with the same one."""
+        url = urlsplit(self.dsn.get_secret_value())
+        host = f"{url.hostname or 'localhost'}:{url.port or _PORT}"
+        return f"postgresql://{host}{url.path or '/'}/{self.schema_name}.{self.table}"
+
+    def build(self) -> PostgresSink:
+        """Return the sink, not yet connected."""
+        return PostgresSink(self)
+
+
+class PostgresMark(msgspec.Struct):
+    """Which run's rows they are, and in which table, by its number in the database."""
+
+    run: str
+    table: int
+
+
+class PostgresSink:
+    """Writes on one connection, which is made anew after it was lost."""
+
+    def __init__(self, config: PostgresSinkConfig) -> None:
+        self._config = config
+        self._place = config.path
+        self._schema, self._table = quoted(config.schema_name), quoted(config.table)
+        self._name = f"{self._schema}.{self._table}"
+        self._upsert = _upsert(self._name)
+        self._connection: asyncpg.Connection | None = None
+        self._mark = PostgresMark("", 0)
+
+    async def check(self, mark: str | None, *, resume: bool) -> None:
+        """Refuse what can not be logged in to or written to; plan the very statement that will be used.
+
+        Raises a retryable SinkError if the server is away, with the exit code of a ConfigError before a first run.
+        """
+        decoded = self._decoded(mark)
+        with self._refusing(resume=resume):
+            await self._check(await self._connected(), decoded, resume=resume)
+
+    async def discard(self, mark: str) -> None:
+        """Delete the rows of an earlier run that no other has replaced since."""
+        decoded = self._decoded(mark)
+        with self._refusing(resume=False):
+            connection = await self._connected()
+            if decoded is not None and await self._found(connection) is not None:
+                async with connection.transaction():
+                    await connection.execute("SET LOCAL statement_timeout = 0")
+                    await connection.execute(_delete(self._name), decoded.run, timeout=_LONG)
+
+    async def open(self, mark: str | None) -> str:
+        """Create what is not there, if it may, and begin a run or go on with that of ``mark``."""
+        decoded = self._decoded(mark)
+        with self._refusing(resume=mark is not None):
+            connection = await self._connected()
+            if self._config.create:
+                await self._create(connection)
+            table = await self._found(connection)
+        if table is None or (decoded is not None and decoded.table != table):
+            raise self._gone()
+        self._mark = decoded or PostgresMark(new_run(), table)
+        return msgspec.json.encode(self._mark).decode()
+
+    async def write(self, results: Sequence[Result]) -> str:
+        """Insert or replace rows in one statement, on a new connection if the last one was lost."""
+        try:
+            connection = await self._connected()
+            columns = transposed(latest(results), _CONVERT)
+            await connection.execute(self._upsert, *columns, self._mark.run)
+        except asyncio.CancelledError:
+            self._drop()
+            raise
+        except FetcherError:
+            raise
+        except Exception as error:
+            raise self._failure(error) from error
+        return msgspec.json.encode(self._mark).decode()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                await connection.close(timeout=_GRACE)
+
+    def _decoded(self, mark: str | None) -> PostgresMark | None:
+        try:
+            return msgspec.json.decode(mark, type=PostgresMark) if mark is not None else None
+        except msgspec.DecodeError as error:
+            raise StateError(
+                f"{self._place}: what this batch has written to it was recorded in a way unknown here ({error}); "
+                "start over with --fresh"
+            ) from error
+
+    # The connection
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            config = self._config
+            self._connection = await _driver().connect(
+                config.dsn.get_secret_value(),
+                timeout=config.connect_timeout,
+                command_timeout=config.statement_timeout + _GRACE,
+                server_settings={
+                    "application_name": "fetcher",
+                    "statement_timeout": str(max(1, round(config.statement_timeout * 1000))),
+                },
+            )
+        return self._connection
+
+    def _drop(self) -> None:
+        """Let the connection go at once: what it is at is not known."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    # The table
+
+    async def _check(self, connection: asyncpg.Connection, mark: PostgresMark | None, *, resume: bool) -> None:
+        if await connection.fetchval("SHOW transaction_read_only") == "on":
+            raise ConfigError(f"{self._place}: the server takes no writes (a standby?); give the dsn of its primary")
+        table = await self._found(connection)
+        if resume and mark is not None and table != mark.table:
+            raise self._gone()
+        if table is None:
+            await self._check_creation(connection)
+        elif not (self._config.create and await self._missing(connection)):
+            await self._plan(connection, deletes=mark is not None and not resume)
+
+    async def _found(self, connection: asyncpg.Connection) -> int | None:
+        """Return the number of the table, None if there is none."""
+        number: int | None = await connection.fetchval("SELECT to_regclass($1)::oid::bigint", self._name)
+        return number
+
+    async def _missing(self, connection: asyncpg.Connection) -> list[str]:
+        """Return the columns that the table lacks."""
+        rows = await connection.fetch(
+            "SELECT attname::text FROM pg_attribute "
+            "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped",
+            self._name,
+        )
+        there = {row[0] for row in rows}
+        return [name for name in (*(column.name for column in COLUMNS), RUN) if name not in there]
+
+    async def _plan(self, connection: asyncpg.Connection, *, deletes: bool) -> None:
+        """Have the statements planned, which proves the columns, their types, the key and the rights."""
+        nothing: list[list[Any]] = [[] for _ in COLUMNS]
+        await connection.execute(f"EXPLAIN {self._upsert}", *nothing, "")
+        if deletes:
+            await connection.execute(f"EXPLAIN {_delete(self._name)}", "")
+
+    async def _check_creation(self, connection: asyncpg.Connection) -> None:
+        config = self._config
+        if not config.create:
+            raise ConfigError(f"{self._place}: there is no such table; create it, or set 'create: true'")
+        there = await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", self._schema)
+        may = await connection.fetchval(
+            "SELECT has_schema_privilege($1::text, 'CREATE, USAGE')"
+            if there
+            else "SELECT has_database_privilege(current_database(), 'CREATE') AND $1::text <> ''",
+            config.schema_name,
+        )
+        if not may:
+            what = f"table {config.table} in the schema" if there else "schema"
+            raise ConfigError(
+                f"{self._place}: this user has no right to create the {what} {config.schema_name}; "
+                "grant it, or have somebody else create it"
+            )
+
+    async def _create(self, connection: asyncpg.Connection) -> None:
+        if await self._found(connection) is not None and not await self._missing(connection):
+            return
+        async with connection.transaction():
+            # IF NOT EXISTS is no help against another run that creates the same at this moment.
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", self._name)
+            if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", self._schema):
+                await connection.execute(f"CREATE SCHEMA {self._schema}")
+            if await self._found(connection) is None:
+                await connection.execute(_table(self._name))
+            for name in await self._missing(connection):
+                definition = next((_definition(column) for column in COLUMNS if column.name == name), _RUN_COLUMN)
+                await connection.execute(f"ALTER TABLE {self._name} ADD COLUMN {definition}")
+
+    # Errors
+
+    def _failure(self, error: Exception) -> SinkError:
+        """Return what to raise for a write that failed; the connection is given up unless the server answered."""
+        state: str | None = getattr(error, "sqlstate", None)
+        if state is None:
+            self._drop()
+        retryable = _passes(error)
+        hint = "" if retryable else f"; {_advice(state)}"
+        return SinkError(f"{self._place}: {_words(error)}{hint}", retryable=retryable)
+
+    @contextmanager
+    def _refusing(self, *, resume: bool) -> Iterator[None]:
+        """Turn what the server says before a batch begins or goes on into errors that say what to do."""
+        try:
+            yield
+        except FetcherError:
+            raise
+        except Exception as error:
+            self._drop()
+            if not _passes(error):
+                advice = _advice(getattr(error, "sqlstate", None))
+                raise ConfigError(f"{self._place}: {_words(error)}; {advice}") from error
+            raise away(self._place, _words(error), resume=resume) from error
+
+    def _gone(self) -> StateError:
+        return StateError(
+            f"{self._place}: is not the table that this batch has written to; put it back, or start over with --fresh"
+        )
+
+
+def _driver() -> Any:
+    return load_extra("asyncpg", "postgres", "the sink postgres")
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether the same may succeed later: no answer, or one that says so."""
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is not None:
+        return state[:2] in _CLASSES_THAT_PASS or state in _STATES_THAT_PASS
+    driver = _driver()
+    if isinstance(error, driver.exceptions.ClientConfigurationError | driver.DataError):
+        return False
+    return isinstance(error, OSError | EOFError | TimeoutError | driver.InterfaceError | driver.InternalClientError)
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says, without a dsn that could not be read."""
+    if isinstance(error, _driver().exceptions.ClientConfigurationError):
+        return "the dsn can not be used"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return shown(str(error)) or type(error).__name__
+
+
+def _advice(state: str | None) -> str:
+    if state in _BAD_LOGIN:
+        return "check user, password and database of the dsn"
+    if state == _NO_RIGHTS:
+        return "grant this user SELECT, INSERT, UPDATE and DELETE on the table, and USAGE on its schema"
+    if state == "42P10":
+        return f"the table needs a primary key or unique constraint on ({', '.join(KEY)})"
+    if state is not None and state.startswith("42"):
+        return "the table is not as it has to be; name another, and 'create: true' creates it"
+    return "see what the server says of it"
+
+
+def _definition(column: Any) -> str:
+    return f"{quoted(column.name)} {_TYPES[column.kind]}{' NOT NULL' if column.name in KEY else ''}"
+
+
+_RUN_COLUMN = f"{quoted(RUN)} text"
+
+
+def _table(name: str) -> str:
+    columns = ", ".join([*map(_definition, COLUMNS), _RUN_COLUMN])
+    return f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({', '.join(KEY)}))"
+
+
+def _upsert(name: str) -> str:
+    names = ", ".join(quoted(column) for column in [*(column.name for column in COLUMNS), RUN])
+    arrays = ", ".join(f"${index}::{_TYPES[column.kind]}[]" for index, column in enumerate(COLUMNS, 1))
+    rows = f"SELECT *, ${len(COLUMNS) + 1}::text FROM unnest({arrays})"  # noqa: S608  no name in it
+    return f"INSERT INTO {name} ({names}) {rows} {upsert_tail()}"
+
+
+def _delete(name: str) -> str:
+    return f"DELETE FROM {name} WHERE {quoted(RUN)} = $1"  # noqa: S608  quoted
+
+
+def _text(text: str) -> str:
+    return writable(text).replace("\0", _NUL)
+
+
+def _json(value: Any) -> str:
+    text = json_text(value)
+    # An escaped backslash before u0000 is found, too; then nothing is changed.
+    return json_text(mapped(_text, value)) if "\\u0000" in text else text
+
+
+_CONVERT: dict[Kind, Callable[[Any], Any]] = {"text": _text, "integer": integer, "json": _json}

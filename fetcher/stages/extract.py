@@ -1,0 +1,150 @@
+"""Values out of bodies: JMESPath for JSON, CSS selectors for HTML."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import msgspec
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from fetcher.contents import body_of, text_of
+from fetcher.errors import ConfigError, MissingExtraError
+from fetcher.model import Outcome
+from fetcher.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fetcher.model import Result
+
+_ATTRIBUTE = re.compile(r"(.*?)::attr\(\s*([^\s()]+)\s*\)\s*")
+
+
+class CssRule(Settings):
+    """What a selector finds: the text of the first element, or one of its attributes, or that of all of them."""
+
+    selector: str = Field(min_length=1)
+    attr: str | None = None
+    """The attribute to take instead of the text."""
+    all: bool = False
+    """A list of all that is found, instead of the first."""
+
+
+def _rule(value: object) -> object:
+    """Read ``a::attr(href)``, which is how other tools write the attribute of an element."""
+    if not isinstance(value, str):
+        return value
+    match = _ATTRIBUTE.fullmatch(value)
+    return {"selector": value} if match is None else {"selector": match[1] or "*", "attr": match[2]}
+
+
+class ExtractConfig(Settings):
+    """``extracted`` gets a value for each name. Only records that are ``ok`` and have a body are looked at."""
+
+    type: Literal["extract"] = "extract"
+    json_: dict[str, str] = Field(default={}, alias="json")
+    """Name and JMESPath expression, for bodies that are JSON."""
+    css: dict[str, Annotated[CssRule, BeforeValidator(_rule, json_schema_input_type=CssRule | str)]] = Field(default={})
+    """Name and CSS selector, for bodies that are HTML: `h1`, `a::attr(href)`, or `{selector, attr, all}`."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if bool(self.json_) == bool(self.css):
+            raise PydanticCustomError("extract", "needs either json or css, and at least one name in it")
+        return self
+
+    def build(self) -> ExtractStage:
+        """Return the stage."""
+        if self.json_:
+            return ExtractStage(lambda: _json_reader(self.json_))
+        return ExtractStage(lambda: _html_reader(self.css))
+
+
+class ExtractStage:
+    """Reads values out of bodies. ``prepare`` compiles what it looks for, and raises ConfigError if it can not."""
+
+    concurrency = 0
+
+    def __init__(self, prepare: Callable[[], Callable[[bytes, str | None], dict[str, Any]]]) -> None:
+        self._prepare = prepare
+        self._read: Callable[[bytes, str | None], dict[str, Any]] | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError for an expression that can not be read, MissingExtraError without the libraries."""
+        self._read = self._prepare()
+
+    def apply(self, result: Result) -> Result:
+        """Return the record with what its body has. Raises ValueError if that is not what it should be."""
+        if self._read is None:
+            self.check()
+        body = body_of(result) if result.outcome is Outcome.OK else None
+        if not body or self._read is None:
+            return result
+        found = self._read(body, result.content_type)
+        return msgspec.structs.replace(result, extracted=(result.extracted or {}) | found)
+
+
+def _json_reader(rules: dict[str, str]) -> Callable[[bytes, str | None], dict[str, Any]]:
+    try:
+        import jmespath  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise _missing("jmespath") from error
+    compiled = {}
+    for name, expression in rules.items():
+        try:
+            compiled[name] = jmespath.compile(expression)
+        except (jmespath.exceptions.JMESPathError, RecursionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
+            raise ConfigError(f"stage extract: {name}: {expression[:200]!r} is no JMESPath: {reason}") from error
+
+    def read(body: bytes, _: str | None) -> dict[str, Any]:
+        try:
+            data = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ValueError(f"the body is not JSON: {error}") from None
+        try:
+            return {name: expression.search(data) for name, expression in compiled.items()}
+        except jmespath.exceptions.JMESPathError as error:
+            raise ValueError(str(error)) from None
+
+    return read
+
+
+def _html_reader(rules: dict[str, CssRule]) -> Callable[[bytes, str | None], dict[str, Any]]:
+    try:
+        from selectolax.lexbor import LexborHTMLParser, SelectolaxError  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise _missing("selectolax") from error
+    for name, rule in rules.items():
+        try:
+            LexborHTMLParser("<p>").css(rule.selector)
+        except (SelectolaxError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"stage extract: {name}: {rule.selector[:200]!r} is no CSS selector") from error
+
+    def read(body: bytes, content_type: str | None) -> dict[str, Any]:
+        page = LexborHTMLParser(text_of(body, content_type).text)
+        return {name: _found(page, rule) for name, rule in rules.items()}
+
+    return read
+
+
+def _found(page: Any, rule: CssRule) -> Any:
+    if rule.all:
+        values = [_value(node, rule) for node in page.css(rule.selector)]
+        return [value for value in values if value is not None]
+    node = page.css_first(rule.selector)
+    return None if node is None else _value(node, rule)
+
+
+def _value(node: Any, rule: CssRule) -> str | None:
+    if rule.attr is not None:
+        value: str | None = node.attributes.get(rule.attr)
+        return value
+    text: str = node.text(deep=True, separator="", strip=False)
+    return " ".join(text.split())
+
+
+def _missing(package: str) -> MissingExtraError:
+    return MissingExtraError(f"stage extract: needs {package}, which is not installed; pip install 'fetcher[extract]'")

@@ -1,0 +1,1 @@
+"""What tells an origin who asks: authentication and cookies, each sent only where it belongs."""

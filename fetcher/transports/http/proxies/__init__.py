@@ -1,0 +1,1 @@
+"""Proxies: which one a request goes by, and how a connection leads through it."""

@@ -1,0 +1,65 @@
+"""Servers that tests share. Each is started when a test first asks for it, and stopped at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers.nats import NatsServer
+    from servers.postgres import PostgresServer
+    from servers.redis import RedisServer
+    from servers.s3 import S3Server
+    from servers.smtp import SmtpServer
+    from servers.webhook import WebhookServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Start a PostgreSQL server. Who stops it starts it again."""
+    from servers.postgres import postgres_server  # noqa: PLC0415  asyncpg, for tests that need it
+
+    yield from postgres_server()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """Start an S3 server. Who stops it starts it again."""
+    from servers.s3 import s3_server  # noqa: PLC0415  a second of imports, for tests that need it
+
+    yield from s3_server()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """Start a Redis server. Who stops it starts it again."""
+    from servers.redis import redis_server
+
+    yield from redis_server()
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[NatsServer]:
+    """Start a NATS server with JetStream. Who stops it starts it again."""
+    from servers.nats import nats_server
+
+    yield from nats_server()
+
+
+@pytest.fixture(scope="session")
+def smtp() -> Iterator[SmtpServer]:
+    """Start an SMTP server. Who stops it starts it again."""
+    from servers.smtp import smtp_server
+
+    yield from smtp_server()
+
+
+@pytest.fixture(scope="session")
+def webhook() -> Iterator[WebhookServer]:
+    """Start a receiver of webhooks. Who stops it starts it again."""
+    from servers.webhook import webhook_server
+
+    yield from webhook_server()
