@@ -21,17 +21,8 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 2
 EXIT_BROKEN = 78
-_EXTRA = re.compile(r"fetcher\[([a-z0-9-]+)\]")
-# Which modules an extra brings, to tell whether it is there without importing them.
-MODULES: dict[str, tuple[str, ...]] = {
-    "email": ("aiosmtplib",),
-    "extract": ("jmespath", "selectolax"),
-    "nats": ("nats",),
-    "objectstore": ("obstore",),
-    "parquet": ("pyarrow",),
-    "postgres": ("asyncpg",),
-    "redis": ("redis",),
-}
+# How a part asks for what is not always there (``fetcher.extras``): the module and the extra that brings it.
+_LOADED = re.compile(r"load_extra\(\s*\"([\w.]+)\", \"([\w-]+)\"")
 
 
 def parts(*, schema: str | None = None, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
@@ -63,22 +54,18 @@ def _row(kind: Kind, name: str) -> dict[str, str]:
         found = config_class(kind, name)
     except BrokenPartError as error:
         return row | {"error": str(error)}
-    extra = extra_of(found)
-    if extra is not None:
-        row |= {"extra": extra, "extra_installed": "yes" if is_installed(extra) else "no"}
+    needed = needs(found)
+    if needed is not None:
+        there = all(find_spec(package) is not None for package in needed[1])
+        row |= {"extra": needed[0], "extra_installed": "yes" if there else "no"}
     return row | {"about": (inspect.getdoc(found) or "").partition("\n")[0]}
 
 
-def extra_of(config: type[Settings]) -> str | None:
-    """Return the extra that a part asks for, which is the one that its message about a missing one names."""
+def needs(config: type[Settings]) -> tuple[str, list[str]] | None:
+    """Return the extra that a part needs and the packages of it, None if it needs none."""
     module = inspect.getmodule(config)
-    found = _EXTRA.search(inspect.getsource(module)) if module is not None else None
-    return found[1] if found else None
-
-
-def is_installed(extra: str) -> bool:
-    """Tell whether what an extra brings is there."""
-    return all(find_spec(module) is not None for module in MODULES.get(extra, ()))
+    found = _LOADED.findall(inspect.getsource(module)) if module is not None else []
+    return (found[0][1], sorted({name.partition(".")[0] for name, _ in found})) if found else None
 
 
 def _table(rows: list[dict[str, str]]) -> None:

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fetcher.cli import waiting
+from fetcher.cli import troubles, waiting
 from fetcher.cli.text import clock, plain, seconds, size
 from fetcher.engine.waiting import look
 from fetcher.model import Outcome
@@ -65,12 +65,13 @@ async def show(batch: Batch, console: Console) -> None:
 async def _log(batch: Batch) -> None:
     """Write a line of progress now and then, and another about what is waited for if nothing ends."""
     engine, now = batch.engine, asyncio.get_running_loop().time
-    rate, lull = Rate(engine.done), waiting.Lull(engine.done, now())
+    rate, lull, trouble = Rate(engine.done), waiting.Lull(engine.done, now()), troubles.Troubles()
     while True:
         # Looked at more often than written, so as to know since when nothing has ended.
         for _ in range(_LOOKS_PER_LOG):
             await asyncio.sleep(_LOOK_EVERY)
             quiet = lull.update(engine.done, now())
+            trouble.log(engine.delivery, batch.config.name, now())
         rate.update(engine.done)
         log_progress(batch, rate)
         if quiet is not None:
@@ -105,6 +106,7 @@ def log_progress(batch: Batch, rate: Rate) -> None:
         per_second=round(rate.value, 1),
         retries=engine.retries,
         **{outcome.value: count for outcome, count in engine.delivery.tally.outcomes.items()},
+        **troubles.fields(engine.delivery),
     )
 
 
@@ -126,9 +128,10 @@ def render(batch: Batch, rate: Rate, quiet: float | None = None) -> Group:
     for outcome in Outcome:
         counts.append(f"{outcome.value} {tally.outcomes.get(outcome, 0):,}  ", style=_STYLES[outcome])
     counts.append(f"in flight {len(engine.running)}  retries {engine.retries:,}  {size(tally.wire_bytes)}")
-    parts: list[RenderableType] = [head, counts, _hosts(engine)]
+    now = asyncio.get_running_loop().time()
+    parts: list[RenderableType] = [head, counts, _hosts(engine), *troubles.render(engine.delivery, now)]
     if quiet is not None:
-        parts.append(waiting.render(look(engine, asyncio.get_running_loop().time()), quiet))
+        parts.append(waiting.render(look(engine, now), quiet))
     return Group(*parts)
 
 

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from fetcher.assembly import dead_letters_path
 from fetcher.cli.text import clock, plain, seconds, size
 from fetcher.model import Outcome
 
@@ -50,6 +51,11 @@ def _rows(batch: Batch, engine: Engine, tally: Tally) -> list[tuple[str, str]]:
         rows.append(("latency", "  ".join(f"p{q * 100:.0f} {seconds(tally.quantile(q))}" for q in _QUANTILES)))
     rows.append(("retries", f"{tally.retries:,}"))
     rows.append(("bytes", f"{size(tally.wire_bytes)} received  {size(tally.body_bytes)} of bodies"))
+    if tally.filtered:
+        rows.append(("filtered", f"{tally.filtered:,} records that a stage has dropped; their jobs count"))
+    for title, count in tally.dead_letters.items():
+        where = dead_letters_path(batch.config.name, title)
+        rows.append(("dead letters", plain(f"{count:,} records that {title} did not take, in {where}")))
     rows.extend(("output", plain(path)) for path in _outputs(batch))
     return rows
 

@@ -12,6 +12,8 @@ from fetcher.model import Outcome, Result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fetcher.errors import ErrorKind
+
 
 class Kind(msgspec.Struct):
     """How often an error kind occurred, and one job to look at."""
@@ -43,6 +45,11 @@ class Tally(msgspec.Struct):
     def total(self) -> int:
         """Results counted."""
         return sum(self.outcomes.values())
+
+    def count(self, kind: ErrorKind) -> int:
+        """Return how many jobs ended with an error kind."""
+        found = self.kinds.get(kind)
+        return found.count if found is not None else 0
 
     def add(self, results: Sequence[Result]) -> None:
         """Count results."""
