@@ -23,7 +23,7 @@ SIZE = 1024
 MISSING = "missing"
 
 # What these do has cases of its own: no network, a process and a display of its own, a promise taken away.
-_NOT_PEERS = {"__main__", "fetcher_null", "fetcher_run", "fetcher_variant"}
+_NOT_PEERS = {"__main__", "fetcher_null", "fetcher_run", "fetcher_sink", "fetcher_variant"}
 # Of the requests of a case, so that each takes about as long; rates are compared, so the number does not matter.
 _SHARES = {
     "blocking_socket": 0.5,

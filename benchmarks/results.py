@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _REMARKS = "remarks.md"
-_ORDER = ("small", "latency", "fresh", "tls", "large", "scale", "hosts", "engine", "end_to_end", "hardening")
+_ORDER = ("small", "latency", "fresh", "tls", "large", "scale", "hosts", "engine", "end_to_end", "hardening", "sinks")
 # Short enough that everything together stays below a quarter of an hour.
 _OPTIONS = {
     "small": ["--repeat", "5"],

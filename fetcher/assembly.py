@@ -220,9 +220,14 @@ def plan(sink: Settings, index: int) -> Plan:
     )
 
 
+def dead_letters_path(batch: str, title: str) -> str:
+    """Return the file of a sink's dead letters."""
+    return f"state/{batch}.{title}.dead.jsonl"
+
+
 def dead_letters(batch: str, title: str) -> Sink:
     """Return where the records go that a sink does not take, though jobs do not wait for it."""
-    settings = {"path": f"state/{batch}.{title}.dead.jsonl", "format": "jsonl", "if_exists": "append"}
+    settings = {"path": dead_letters_path(batch, title), "format": "jsonl", "if_exists": "append"}
     sink: Sink = _built(config_class("sinks", "file").model_validate(settings))
     return sink
 

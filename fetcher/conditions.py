@@ -14,7 +14,7 @@ import operator
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import PlainValidator, PlainSerializer, WithJsonSchema
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from fetcher.errors import suggestion

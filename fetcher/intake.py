@@ -14,6 +14,7 @@ import math
 import re
 from base64 import b64encode
 from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -49,14 +50,22 @@ _HOST_AND_PORT = re.compile(r"[^:/?#]+:\d{1,5}(?:[/?#]|$)")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+# What ends a user and password, or was meant to: @, its full-width and small forms (also as UTF-8 that is read as
+# ISO-8859-1, which is how header fields are kept), and those percent-encoded.
+_AT = "(?:@|\uff20|\ufe6b|\xef(?:\xbc\xa0|\xb9\xab)|%40|%[Ee][Ff]%(?:[Bb][Cc]%[Aa]0|[Bb]9%[Aa][Bb]))"
+_AT_SIGN = re.compile(_AT)
 # A user and password before the host. A password that was not percent-encoded may itself contain / ? or #, so
 # that what looks like the port of another host is taken for a password unless it is a number.
-_USERINFO = re.compile(r"(//|^(?![A-Za-z][A-Za-z0-9+.-]*://))(?:[^/?#]*|[^@/?#:]*:(?!\d+[/?#])[^@]*)@")
+_USERINFO = re.compile(
+    rf"(//|^(?![A-Za-z][A-Za-z0-9+.-]*://))(?:[^/?#]*{_AT}|[^@/?#:]*:(?!\d+[/?#])(?:[^@]*@|.*?{_AT}))", re.DOTALL
+)
 FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"})
 """Header fields that belong to the connection; a request that could set them could hide another in itself."""
 # No DNS name has these, and nobody means them: percent-escapes and spaces of a host are not decoded (RFC 9110,
 # section 4.2.3, and what browsers refuse).
 _BAD_HOST = re.compile(r"[\x00-\x20\x7f\"#%/<>?@\[\\\]^`{|}]")
+# The name of an interface behind the address, as RFC 6874 and as RFC 4007 write it.
+_ZONE = re.compile(r"%(?:25)?[A-Za-z0-9._~-]{1,64}")
 _DIGITS = frozenset("0123456789")
 _MAX_PORT = 65_535
 _MAX_HOST = 253
@@ -130,8 +139,13 @@ def rejected_job(job_id: str, shown: str, error: RowError, meta: dict[str, Any] 
 def mask_userinfo(text: str) -> str:
     """Return a URL, or what was meant as one, with a user and password in it replaced: ``http://***@host/``."""
     # Only what ends at an @ can match, so that a long text without one behind it costs one look.
-    end = text.rfind("@") + 1
+    end = max((sign.end() for sign in _AT_SIGN.finditer(text)), default=0)
     return _USERINFO.sub(r"\1***@", text[:end], count=1) + text[end:] if end else text
+
+
+def may_have_userinfo(text: str) -> bool:
+    """Return whether a user and password could be in a text, so that it must not be quoted as it is."""
+    return _AT_SIGN.search(text) is not None
 
 
 def check_headers(headers: Mapping[str, str]) -> list[Header]:
@@ -297,7 +311,7 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
         host = parsed.raw_host
     except (ValueError, UnicodeError) as error:
         # The message may quote the URL; where that could be a password it is not passed on.
-        reason = str(error) if str(error) and "@" not in url else "is not a URL"
+        reason = str(error) if str(error) and not may_have_userinfo(url) else "is not a URL"
         raise RowError(ErrorKind.INVALID_URL, reason) from None
     if not parsed.scheme or _HOST_AND_PORT.match(url):
         raise RowError(ErrorKind.INVALID_URL, "has no scheme; write http:// or https:// before it")
@@ -305,7 +319,9 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
         raise RowError(ErrorKind.UNSUPPORTED_SCHEME, f"nothing here fetches {parsed.scheme}: URLs")
     if not host or not port:
         raise RowError(ErrorKind.INVALID_URL, "has no host" if not host else "has no usable port")
-    _check_host(host)
+    check_host(host)
+    if ":" in host and not url.partition("[")[2].partition("]")[0].isascii():
+        raise RowError(ErrorKind.INVALID_URL, "its IPv6 address is not ASCII")
     if (meant := _meant(host)) != host:
         parsed = parsed.with_host(meant)
     if parsed.raw_user is None and parsed.raw_password is None:
@@ -326,10 +342,23 @@ def _meant(host: str) -> str:
         raise RowError(ErrorKind.INVALID_URL, str(error)) from None
 
 
-def _check_host(host: str) -> None:
-    if ":" in host:  # IPv6, which yarl has read
+def check_host(host: str) -> None:
+    """Raise RowError for a host that can not be one; what has a colon in it stood in brackets and is IPv6."""
+    if ":" in host:
+        _check_ipv6(host)
         return
     if bad := _BAD_HOST.search(host):
         raise RowError(ErrorKind.INVALID_URL, f"its host contains {bad[0]!r}")
     if len(host) > _MAX_HOST or any(not 0 < len(label) <= _MAX_LABEL for label in host.rstrip(".").split(".")):
         raise RowError(ErrorKind.INVALID_URL, "a label of its host is empty or longer than 63 characters (RFC 1035)")
+
+
+def _check_ipv6(host: str) -> None:
+    """Raise RowError for what is no IPv6 address; yarl takes anything with a colon for one, and then loses the [ ]."""
+    address, percent, zone = host.partition("%")
+    try:
+        IPv6Address(address)
+    except ValueError:
+        raise RowError(ErrorKind.INVALID_URL, "its host in brackets is no IPv6 address") from None
+    if percent and not _ZONE.fullmatch(percent + zone):
+        raise RowError(ErrorKind.INVALID_URL, "the zone of its IPv6 address is no name of an interface (RFC 6874)")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from fetcher.errors import ErrorKind
 from fetcher.model import Outcome, Redirect, Result
 
+UNHURRIED = settings(deadline=None, max_examples=60)
+"""For tests that read files with large libraries: how long that takes says nothing."""
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,

@@ -36,7 +36,7 @@ def s3() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def redis() -> Iterator[RedisServer]:
     """Start a Redis server. Who stops it starts it again."""
-    from servers.redis import redis_server
+    from servers.redis import redis_server  # noqa: PLC0415  nothing is started, nor imported, that is not asked for
 
     yield from redis_server()
 
@@ -44,7 +44,7 @@ def redis() -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def nats() -> Iterator[NatsServer]:
     """Start a NATS server with JetStream. Who stops it starts it again."""
-    from servers.nats import nats_server
+    from servers.nats import nats_server  # noqa: PLC0415  nothing is started, nor imported, that is not asked for
 
     yield from nats_server()
 
@@ -52,7 +52,7 @@ def nats() -> Iterator[NatsServer]:
 @pytest.fixture(scope="session")
 def smtp() -> Iterator[SmtpServer]:
     """Start an SMTP server. Who stops it starts it again."""
-    from servers.smtp import smtp_server
+    from servers.smtp import smtp_server  # noqa: PLC0415  nothing is started, nor imported, that is not asked for
 
     yield from smtp_server()
 
@@ -60,6 +60,6 @@ def smtp() -> Iterator[SmtpServer]:
 @pytest.fixture(scope="session")
 def webhook() -> Iterator[WebhookServer]:
     """Start a receiver of webhooks. Who stops it starts it again."""
-    from servers.webhook import webhook_server
+    from servers.webhook import webhook_server  # noqa: PLC0415  nothing is started, nor imported, that is not asked for
 
     yield from webhook_server()

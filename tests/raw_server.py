@@ -34,6 +34,9 @@ class Peer:
                 length = int(value)
         return head + await self._reader.readexactly(length)
 
+    async def receive_until(self, end: bytes) -> bytes:
+        return await self._reader.readuntil(end)
+
     async def receive(self, count: int) -> bytes:
         return await self._reader.readexactly(count)
 

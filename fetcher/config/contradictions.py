@@ -54,14 +54,15 @@ def _paths(config: Config) -> Iterator[Contradiction]:
         *_parts("sinks", config.sinks),
         (("http", "cache"), getattr(config.http, "cache", None)),
     ]:
-        path = getattr(part, "path", None)
-        if not isinstance(path, str) or path == "-":
-            continue
-        file = os.path.realpath(path)
-        other = used.setdefault(file, dotted(at))
-        reads_twice = at[0] == "sources" and other.startswith("sources")
-        if other != dotted(at) and not reads_twice:
-            yield (*at, "path"), f"is the same file as that of {other}; give each its own", path
+        named = getattr(part, "path", None)
+        for path in named if isinstance(named, list) else [named]:
+            if not isinstance(path, str) or path == "-":
+                continue
+            file = os.path.realpath(path)
+            other = used.setdefault(file, dotted(at))
+            reads_twice = at[0] == "sources" and other.startswith("sources")
+            if other != dotted(at) and not reads_twice:
+                yield (*at, "path"), f"is the same file as that of {other}; give each its own", path
 
 
 def _parts(key: str, parts: Sequence[Settings]) -> list[tuple[KeyPath, Settings]]:

@@ -33,6 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OBJECT_STORES = ("s3", "gs", "az", "file")
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
+_READ_STORES = frozenset({"s3", "gs", "az"})
 _ALL = 100
 
 
@@ -94,7 +95,7 @@ def _slug(value: str) -> str:
 def _source(text: str) -> dict[str, Any]:
     """Return what a source written as text stands for."""
     url = _URL.match(text)
-    if url is None:
+    if url is None or url[1] in _READ_STORES:
         return {"type": "file", "path": text}
     if url[1].lower() not in {"http", "https"}:
         # Not the URL itself, which may hold a password.
@@ -132,7 +133,8 @@ class Config(Settings):
     name: Annotated[str, AfterValidator(_slug), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})] = "batch"
     """What the batch is called: letters, digits, `.`, `-` and `_`. By default, the name of the file."""
     sources: list[Annotated[Settings, Part("sources", shorthand=_source)]] = Field(min_length=1)
-    """Where jobs come from. A text is a file (`-` is stdin), a URL, or a template `http://host/{1..1000}`."""
+    """Where jobs come from. A text is a file or a pattern of files (`-` is stdin, `s3://bucket/urls.csv` an object in a
+    store), a URL, or a template `http://host/{1..1000}`."""
     request: RequestSettings = RequestSettings()
     """What every request has unless its job says otherwise."""
     limits: LimitSettings = LimitSettings()

@@ -76,7 +76,9 @@ class Engine:
         self._worker = Worker(
             parts.batch, parts.transports, parts.default_method, parts.retry.deadline, self._on_crawl_delay
         )
-        self.delivery = Delivery(parts.queue, parts.sinks, self._settled, parts.stages, self._nothing_else)
+        self.delivery = Delivery(
+            parts.queue, parts.sinks, self._settled, parts.stages, lambda: self.fed and self.left <= self.delivery.held
+        )
         self._feeder = Feeder(parts.sources, parts.queue, dedupe=parts.dedupe, on_put=self._on_put)
         # The bound on requests in flight. Several engines may share one.
         self._slots = parts.slots or asyncio.Semaphore(parts.limits.most)
@@ -354,10 +356,6 @@ class Engine:
         self.done += accepted
         self._feeder.set_backlog(self.left)
         self._end_if_finished()
-
-    def _nothing_else(self) -> bool:
-        """Tell whether no job is left but those that the delivery has in hand."""
-        return self.fed and self.left <= self.delivery.held
 
     def _end_if_finished(self) -> None:
         if self.fed and self.left == 0:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import zlib
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 if sys.version_info >= (3, 14):
@@ -24,20 +23,36 @@ if TYPE_CHECKING:
     from fetcher.model import Result
 
 Compression = Literal["none", "gzip", "zstd"]
-_GZIP = 16 + zlib.MAX_WBITS
+_GZIP = 16
 _LEVEL = 6
+_LEAST_WINDOW = 9
 # The checksum of a frame is off by default; a gzip member always has one.
 _ZSTD_OPTIONS: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}
 
 
 def _gzip(data: bytes) -> bytes:
-    # Without a time, so that the same records give the same bytes.
-    return zlib.compress(data, _LEVEL, _GZIP)
+    # Without a time, so that the same records give the same bytes. A window that is larger than the data is of no use,
+    # and for a small record takes longer to get than to fill.
+    window = min(max(len(data).bit_length(), _LEAST_WINDOW), zlib.MAX_WBITS)
+    return zlib.compress(data, _LEVEL, _GZIP + window)
+
+
+def _zstd() -> Callable[[bytes], bytes]:
+    # One compressor for all frames: a new one for each costs several times as much as a small record does.
+    compressor = zstd.ZstdCompressor(options=_ZSTD_OPTIONS)
+
+    def compress(data: bytes) -> bytes:
+        compressor.set_pledged_input_size(len(data))
+        return compressor.compress(data, zstd.ZstdCompressor.FLUSH_FRAME)
+
+    return compress
 
 
 def compressor(compression: Compression) -> Callable[[bytes], bytes] | None:
     """Return what makes one member or frame of bytes; None for no compression."""
-    return {"none": None, "gzip": _gzip, "zstd": partial(zstd.compress, options=_ZSTD_OPTIONS)}[compression]
+    if compression == "none":
+        return None
+    return _gzip if compression == "gzip" else _zstd()
 
 
 def compressed(form: Format, compression: Compression) -> Format:

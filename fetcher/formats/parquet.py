@@ -34,7 +34,8 @@ class ParquetConfig(Settings):
     row_group: Annotated[ByteSize, Field(gt=0)] = 32 * _MIB
     """Bytes of records in a row group, which is what a reader has in memory at a time."""
     partition_by: Literal["none", "date", "host"] = "none"
-    """``date`` (of the fetch, in UTC) and ``host`` make folders such as ``host=example.org``, as Hive does."""
+    """``date`` (of the fetch, in UTC) and ``host`` make folders such as ``host=example.org``, as Hive does, each with a
+    file of its own in each part: with very many hosts these are very many small files."""
     codec: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
 
     def build(self) -> ParquetFormat:

@@ -147,6 +147,7 @@ class Delivery:
             await self._end(tasks)
 
     async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        self._taken = True
         if self._timer is not None:
             self._timer.cancel()
         for task in tasks:
@@ -198,7 +199,7 @@ class Delivery:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not any(outlet.gathers for outlet in self._batched):
+        if self._taken or not any(outlet.gathers for outlet in self._batched):
             return
         loop = asyncio.get_running_loop()
         ended = self._at_end is not None and not len(self._batcher) and self._at_end()

@@ -97,12 +97,15 @@ def json_text(value: Any) -> str:
 
 def mapped(change: Callable[[str], str], value: Any) -> Any:
     """Return a value of a record with all texts in it changed, names included."""
-    value = msgspec.to_builtins(value)
+    return _mapped(change, msgspec.to_builtins(value))
+
+
+def _mapped(change: Callable[[str], str], value: Any) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {mapped(change, name): mapped(change, item) for name, item in value.items()}
-    return [mapped(change, item) for item in value] if isinstance(value, list | tuple) else value
+        return {_mapped(change, name): _mapped(change, item) for name, item in value.items()}
+    return [_mapped(change, item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(name: str) -> str:

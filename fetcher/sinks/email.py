@@ -1,4 +1,4 @@
-"""A message when a batch has ended: what became of it, and a table of the jobs that failed.
+"""A message when a batch has ended, with the jobs that failed as a table. Needs the extra ``email`` (aiosmtplib).
 
 Records are not sent: of those that failed, as many as ``attach`` says are kept with the batch's marks, so that they
 are still known at the end though the process died on the way. One message an ending: a batch that was interrupted

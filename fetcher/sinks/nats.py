@@ -1,4 +1,4 @@
-"""A JetStream stream of NATS, for those who process results elsewhere.
+"""A JetStream stream of NATS, for those who process results elsewhere. Needs the extra ``nats`` (nats-py).
 
 A message is the record as JSON, with the headers ``Fetcher-Batch`` and ``Fetcher-Job``. Its ``Nats-Msg-Id`` is made of
 batch, run and job, so that within the stream's duplicate window the server drops what is sent again: after a lost
@@ -20,10 +20,12 @@ from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.extras import load_extra
 from fetcher.settings import Duration, Secret
 from fetcher.sink_settings import SinkSettings
+from fetcher.sinks.jetstream import Acks, Refusal
 from fetcher.sinks.remote import (
     Packed,
     Rejected,
     away,
+    has_userinfo,
     identity,
     json_records,
     new_run,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _PORTION_BYTES = 4 * 1024 * 1024
 _LONGEST_ID = 200
+_GRACE = 1.0
 _OTHER_STREAM = 10_060
 _TOO_LARGE = 10_054
 _FULL = frozenset({10_023, 10_047, 10_076, 10_077})
@@ -50,14 +53,15 @@ _UNAVAILABLE = 503
 
 def _server(url: str) -> str:
     """Refuse what is not the address of a server, and what has a password in it."""
-    parts = urlsplit(url)
+    if has_userinfo(url):
+        raise PydanticCustomError("nats", "has a user or a password in it; put them into username and password")
     try:
+        parts = urlsplit(url)
         usable = parts.scheme in {"nats", "tls"} and bool(parts.hostname) and parts.port != 0
+        usable = usable and not parts.path and not parts.query
     except ValueError:
         usable = False
-    if parts.username is not None or parts.password is not None:
-        raise PydanticCustomError("nats", "has a user or a password in it; put them into username and password")
-    if not usable or parts.path or parts.query:
+    if not usable:
         raise PydanticCustomError("nats", "should be an address such as nats://host:4222, or tls://host:4222")
     return url
 
@@ -113,7 +117,10 @@ class NatsSink:
         self._run = ""
         self._client: Any = None
         self._stream: Any = None
-        self._lost: asyncio.Event = asyncio.Event()
+        self._inbox = ""
+        self._number = 0
+        self._acks = Acks()
+        self._lost = asyncio.Event()
         self._said = ""
 
     async def check(self, mark: str | None, *, resume: bool) -> None:  # noqa: ARG002  any mark will do
@@ -145,57 +152,55 @@ class NatsSink:
 
     async def close(self) -> None:
         """Close the connection."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._disconnect()
 
     # Publishing
 
     async def _publish(self, portion: list[Packed]) -> None:
         nats = _driver()
-        sent: list[Packed] = []
-        acks: list[asyncio.Future[Any]] = []
+        sent: dict[str, Packed] = {}
+        self._acks, self._number = Acks(), self._number + 1
         try:
             for item in portion:
                 if len(item.line) + _headers_size(item) > self._client.max_payload:
                     await self._rejected.add(item, f"has more than the {self._client.max_payload} bytes of the server")
                     continue
-                acks.append(
-                    await self._stream.publish_async(self._config.subject, item.line, headers=self._headers(item))
-                )
-                sent.append(item)
-            answers = await self._answers(acks)
+                token = str(len(sent))
+                sent[token] = item
+                reply = f"{self._inbox}.{self._number}.{token}"
+                await self._client.publish(self._config.subject, item.line, reply=reply, headers=self._headers(item))
+            self._acks.expect(len(sent))
+            await self._settled()
         except (nats.errors.Error, OSError) as error:
             raise self._failure(error) from error
-        finally:
-            for ack in acks:
-                ack.cancel()
-        for item, answer in zip(sent, answers, strict=True):
-            if getattr(answer, "err_code", None) == _TOO_LARGE:
-                await self._rejected.add(item, "is larger than the stream takes (max_msg_size)")
-            elif isinstance(answer, BaseException):
-                raise self._failure(answer) from answer
+        for token, answer in self._acks.refused.items():
+            if answer.err_code != _TOO_LARGE:
+                raise self._refusal(answer)
+            await self._rejected.add(sent[token], "is larger than the stream takes (max_msg_size)")
 
-    async def _answers(self, acks: list[asyncio.Future[Any]]) -> list[Any]:
-        """Return what was answered to each message. Raises SinkError if the connection ends, or nothing comes."""
-        answered = asyncio.ensure_future(asyncio.gather(*acks, return_exceptions=True))
+    async def _settled(self) -> None:
+        """Wait for all acknowledgements. Raises SinkError if the connection ends, or nothing more comes."""
+        complete = asyncio.ensure_future(self._acks.complete.wait())
         lost = asyncio.ensure_future(self._lost.wait())
         try:
-            await asyncio.wait([answered, lost], timeout=self._config.timeout, return_when=asyncio.FIRST_COMPLETED)
-            if answered.done():
-                answers: list[Any] = answered.result()
-                return answers
-            if lost.done():
-                raise away(self._place, self._said or "the connection was lost")
-            # What came in the meantime without a word would not go away by waiting.
-            await self._disconnect()
-            reason = f"no acknowledgement within {self._config.timeout:g} s"
-            raise away(self._place, f"{reason}; {self._said}" if self._said else reason)
+            await asyncio.wait([complete, lost], timeout=self._config.timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            complete.cancel()
             lost.cancel()
-            answered.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await answered
+        if self._acks.complete.is_set():
+            return
+        if self._lost.is_set():
+            raise away(self._place, self._said or "the connection was lost")
+        # What is still to come would be taken for answers to the next messages.
+        await self._disconnect()
+        reason = f"no acknowledgement within {self._config.timeout:g} s"
+        raise away(self._place, f"{reason}; {self._said}" if self._said else reason)
+
+    async def _on_ack(self, message: Any) -> None:
+        _, number, token = message.subject.rsplit(".", 2)
+        if number == str(self._number):
+            status = (message.headers or {}).get("Status")
+            self._acks.take(token, message.data, status)
 
     def _headers(self, item: Packed) -> dict[str, str]:
         result = item.result
@@ -232,7 +237,10 @@ class NatsSink:
                     error_cb=self._on_error,
                     closed_cb=self._on_closed,
                 )
+                self._inbox = client.new_inbox()
+                await client.subscribe(f"{self._inbox}.*.*", cb=self._on_ack)
         except (nats.errors.Error, OSError, TimeoutError) as error:
+            await _close(client)  # the driver leaves the socket open that it could not log in by
             # Who refuses to log in says so and hangs up, and the driver tells of either.
             reason = self._said or shown(str(error))
             if "authorization" in f"{reason} {error}".lower():
@@ -240,12 +248,12 @@ class NatsSink:
                 raise SinkError(message) from error
             raise away(self._place, reason, resume=resume) from error
         self._client = client
-        self._stream = client.jetstream(timeout=config.timeout, publish_async_max_pending=config.window)
+        self._stream = client.jetstream(timeout=config.timeout)
 
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            await _close(client)
 
     async def _on_error(self, error: Exception) -> None:
         self._said = shown(str(error)) or type(error).__name__
@@ -308,17 +316,37 @@ class NatsSink:
         """Return what to raise for an answer of the server, or for none."""
         nats = _driver()
         if isinstance(error, nats.js.errors.NoStreamResponseError | nats.errors.NoRespondersError):
+            return self._refusal(Refusal(code=_UNAVAILABLE))
+        if isinstance(error, nats.js.errors.APIError):
+            return self._refusal(Refusal(error.code or 0, error.err_code or 0, error.description or ""))
+        return away(self._place, self._said or str(error) or type(error).__name__)
+
+    def _refusal(self, answer: Refusal) -> SinkError:
+        """Return what to raise for what JetStream says."""
+        said = shown(answer.description)
+        if answer.code == _UNAVAILABLE and not answer.err_code:
             message = f"{self._place}: no stream takes {self._config.subject!r} at this moment, or JetStream is off"
             return SinkError(message, retryable=True)
-        if not isinstance(error, nats.js.errors.APIError):
-            return away(self._place, self._said or str(error) or type(error).__name__)
-        said = shown(str(error.description))
-        if error.err_code in _FULL or "maximum" in said:
+        if answer.err_code in _FULL or said.startswith("maximum "):
             message = f"{self._place}: is full: {said}; make room, or give it larger limits"
             return SinkError(message, retryable=True)
-        if error.code == _UNAVAILABLE and "not enabled" not in said:
+        if answer.code == _UNAVAILABLE and "not enabled" not in said:
             return SinkError(f"{self._place}: takes nothing at this moment: {said}", retryable=True)
         return SinkError(f"{self._place}: {said}")
+
+
+async def _close(client: Any) -> None:
+    """Close a connection, but do not wait for one that never ends: a failed handshake, or a server that is silent."""
+    try:
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(_GRACE):
+                await client.close()
+    finally:
+        # The driver's own would stay open as long as the server does not read what is still to be sent.
+        writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+            await asyncio.sleep(0)
 
 
 def _header(result: Result) -> str:

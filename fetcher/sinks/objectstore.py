@@ -25,7 +25,7 @@ import msgspec
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from fetcher.errors import ConfigError, SinkError, StateError
+from fetcher.errors import ConfigError, FetcherError, SinkError, StateError
 from fetcher.extras import load_extra
 from fetcher.registry import COMPRESSIONS, Part, format_of, parts
 from fetcher.settings import Duration, Secret, Settings
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 _URL = re.compile(r"(s3|gs|az|file)://([^/?#]*)/([^?#]*[^/?#])")
 _PART = re.compile(r"part-(\d{5,})-([0-9a-f]{8})\.[a-z.]+")
 _QUERY = re.compile(r"\?\S+")  # in which Azure has signatures
+_STATUS = re.compile(r"status code: (\d{3})")
+_SAID = re.compile(r"<Code>([^<]*)</Code>\s*<Message>([^<]*)</Message>")
+_REFUSED = frozenset({"400", "401", "403"})
+_MACHINE = "//169.254.169.254/"  # where a machine of a cloud is asked for its role
+_PROBE = "_check"
 _RUN_LENGTH = 8
 # For the hiccup of a moment. What takes longer is the delivery's to wait for.
 _RETRIES = {
@@ -67,7 +72,7 @@ class ObjectStoreConfig(SinkSettings):
     ``access_key_id``, ``secret_access_key``; otherwise the environment and the machine's own role say it."""
     if_exists: Literal["fail", "replace", "append"] = "fail"
     """What becomes of objects that are in the folder when a batch begins and are not of an earlier run of it."""
-    timeout: Annotated[Duration, Field(gt=0)] = 300.0
+    timeout: Annotated[Duration, Field(gt=0)] = 120.0
     """How long a request may take, the upload of a whole object included."""
     batch: SinkBatchSettings | None = SinkBatchSettings(linger=30.0)
     """How large objects are, and how long a record waits for others: see ``batch`` of every sink."""
@@ -116,7 +121,7 @@ class ObjectStoreSink:
         *,
         options: Mapping[str, SecretStr] | None = None,
         if_exists: str = "fail",
-        timeout: float = 300.0,
+        timeout: float = 120.0,
     ) -> None:
         self._path = path
         self._format = form
@@ -131,62 +136,26 @@ class ObjectStoreSink:
 
     async def check(self, mark: str | None, *, resume: bool) -> None:
         """Prove that objects can be listed, written and deleted, by an empty one that is gone again afterwards."""
-        decoded = self._decoded(mark)
-        self._connect()
-        with self._refusing(resume=resume):
-            names = await self._names()
-            await self._probe()
-        if resume and decoded is not None:
-            self._recognise(names, decoded)
-        elif self._if_exists == "fail" and any(_run(name) != (decoded and decoded.run) for name in names):
-            raise ConfigError(
-                f"{self._path}: there are objects that no earlier run of this batch wrote; delete them, choose another "
-                "path, set 'if_exists: append' or 'if_exists: replace', or start over with --fresh"
-            )
+        await self._thread.run(self._check, self._decoded(mark), resume)
 
     async def discard(self, mark: str) -> None:
         """Delete the objects of an earlier run."""
-        decoded = self._decoded(mark)
-        self._connect()
-        with self._refusing(resume=False):
-            await self._delete([name for name in await self._names() if decoded and _run(name) == decoded.run])
+        await self._thread.run(self._discard, self._decoded(mark))
 
     async def open(self, mark: str | None) -> str:
         """Delete what was written after ``mark``, or what is to be replaced."""
-        decoded = self._decoded(mark)
-        self._connect()
-        with self._refusing(resume=mark is not None):
-            names = await self._names()
-            if decoded is None:
-                await self._delete([name for name in names if self._if_exists == "replace" and _run(name)])
-            else:
-                after = [name for name in names if _run(name) == decoded.run and _number(name) > decoded.number]
-                await self._delete(after)
-        if decoded is not None:
-            self._recognise(names, decoded)
-        self._mark = decoded or ObjectMark(new_run()[:_RUN_LENGTH])
+        await self._thread.run(self._open, self._decoded(mark))
         return msgspec.json.encode(self._mark).decode()
 
     async def write(self, results: Sequence[Result]) -> str:
         """Put results as one object; the same results again have the same name, and take its place."""
-        if self._store is None:
-            raise SinkError(f"{self._path}: is not open")
-        mark = ObjectMark(self._mark.run, self._mark.number + 1)
-        data = await self._thread.run(self._encoded, results)
-        try:
-            await self._put(f"part-{mark.number:05d}-{mark.run}{self._suffix}", data)
-        except Exception as error:
-            raise self._failure(error) from error
-        self._mark = mark
-        return msgspec.json.encode(mark).decode()
+        await self._thread.run(self._write, results)
+        return msgspec.json.encode(self._mark).decode()
 
     async def close(self) -> None:
         """Release the connections."""
         self._store = None
         self._thread.close()
-
-    def _encoded(self, results: Sequence[Result]) -> bytes:
-        return self._format.begin() + self._format.encode(results)
 
     def _decoded(self, mark: str | None) -> ObjectMark | None:
         try:
@@ -196,6 +165,49 @@ class ObjectStoreSink:
                 f"{self._path}: which objects are this batch's own was recorded in a way unknown here ({error}); "
                 "delete them and start over with --fresh"
             ) from error
+
+    # What follows runs on the sink's thread. Not obstore's own asyncio: its threads, which come back to Python after
+    # an answer, abort a process that is just ending.
+
+    def _check(self, mark: ObjectMark | None, resume: bool) -> None:  # noqa: FBT001  handed on by position
+        with self._refusing(resume=resume):
+            self._connect()
+            names = self._names()
+            self._probe()
+        if resume and mark is not None:
+            self._recognise(names, mark)
+        elif self._if_exists == "fail" and any(_run(name) != (mark and mark.run) for name in names):
+            raise ConfigError(
+                f"{self._path}: there are objects that no earlier run of this batch wrote; delete them, choose another "
+                "path, set 'if_exists: append' or 'if_exists: replace', or start over with --fresh"
+            )
+
+    def _discard(self, mark: ObjectMark) -> None:
+        with self._refusing(resume=False):
+            self._connect()
+            self._delete([name for name in self._names() if _run(name) == mark.run])
+
+    def _open(self, mark: ObjectMark | None) -> None:
+        with self._refusing(resume=mark is not None):
+            self._connect()
+            names = self._names()
+            if mark is not None:
+                self._recognise(names, mark)
+                self._delete([name for name in names if _run(name) == mark.run and _number(name) > mark.number])
+            elif self._if_exists == "replace":
+                self._delete([name for name in names if _run(name)])
+        self._mark = mark or ObjectMark(new_run()[:_RUN_LENGTH])
+
+    def _write(self, results: Sequence[Result]) -> None:
+        if self._store is None:
+            raise SinkError(f"{self._path}: is not open")
+        mark = ObjectMark(self._mark.run, self._mark.number + 1)
+        data = self._format.begin() + self._format.encode(results)
+        try:
+            self._put(f"part-{mark.number:05d}-{mark.run}{self._suffix}", data)
+        except Exception as error:
+            raise self._failure(error) from error
+        self._mark = mark
 
     def _recognise(self, names: Sequence[str], mark: ObjectMark) -> None:
         """Raise StateError unless the last object that was acknowledged is there."""
@@ -208,7 +220,7 @@ class ObjectStoreSink:
     # The store
 
     def _connect(self) -> None:
-        """Make a client, which connects when it is asked for something."""
+        """Make a client, which connects when it is asked for something. Raises MissingExtraError or ConfigError."""
         if self._store is not None:
             return
         self._obstore = load_extra("obstore", "objectstore", "the sink objectstore")
@@ -227,23 +239,22 @@ class ObjectStoreSink:
         except (self._obstore.exceptions.BaseError, ValueError, TypeError, OSError) as error:
             raise ConfigError(f"{self._path}: can not be used: {_words(error)}") from error
 
-    async def _names(self) -> list[str]:
+    def _names(self) -> list[str]:
         """Return the names of the objects that are in the folder."""
-        length = len(self._folder)
         pages = self._obstore.list(self._store, self._folder or None)
-        return [meta["path"][length:] async for page in pages for meta in page]
+        names = [meta["path"][len(self._folder) :] for page in pages for meta in page]
+        return [name for name in names if name != _PROBE]
 
-    async def _put(self, name: str, data: bytes) -> None:
-        await self._obstore.put_async(self._store, self._folder + name, data, use_multipart=False)
+    def _put(self, name: str, data: bytes) -> None:
+        self._obstore.put(self._store, self._folder + name, data, use_multipart=False)
 
-    async def _delete(self, names: Sequence[str]) -> None:
+    def _delete(self, names: Sequence[str]) -> None:
         if names:
-            await self._obstore.delete_async(self._store, [self._folder + name for name in names])
+            self._obstore.delete(self._store, [self._folder + name for name in names])
 
-    async def _probe(self) -> None:
-        name = f"_check-{new_run()[:_RUN_LENGTH]}"
-        await self._put(name, b"")
-        await self._delete([name])
+    def _probe(self) -> None:
+        self._put(_PROBE, b"")
+        self._delete([_PROBE])
 
     # Errors
 
@@ -252,6 +263,8 @@ class ObjectStoreSink:
         """Turn what the store says before a batch begins or goes on into errors that say what to do."""
         try:
             yield
+        except FetcherError:
+            raise
         except Exception as error:
             advice = self._advice(error)
             if advice is None:
@@ -267,9 +280,11 @@ class ObjectStoreSink:
     def _advice(self, error: Exception) -> str | None:
         """Return what is wrong for good; None if the same may succeed later."""
         exceptions = self._obstore.exceptions
-        if isinstance(error, FileNotFoundError):
+        status = _STATUS.search(str(error))  # a listing has no other way to say it
+        code = status and status[1]
+        if isinstance(error, FileNotFoundError) or code == "404":
             return "there is no such bucket; create it, or name another"
-        if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError) or code in _REFUSED:
             return "the store refuses these credentials to list, write or delete here; check options and rights"
         if isinstance(error, exceptions.NotSupportedError | exceptions.InvalidPathError):
             return "the store can not do this"
@@ -294,5 +309,14 @@ def _suffix(path: str) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Return what a driver says, without the dump of its insides that it adds."""
-    return shown(_QUERY.sub("?...", str(error).partition("\n")[0])) or type(error).__name__
+    """Return what a store says, without the dump of its insides that a driver adds."""
+    text = str(error)
+    said = _SAID.search(text)
+    if said is not None:
+        return shown(f"{said[1]}: {said[2]}")
+    if _MACHINE in text:
+        return "there are no credentials in options or environment, and the machine has none"
+    line = _QUERY.sub("?...", text.partition("\n")[0])
+    # Before it stands which request it was, how long it took and how often it was tried.
+    reason = line.partition(" - ")[2] if "Error performing" in line else line
+    return shown(reason or line) or type(error).__name__

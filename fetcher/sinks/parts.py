@@ -1,12 +1,13 @@
 """A folder of files that are whole or nothing, for formats that can not be appended to (``PartFormat``).
 
-Records are durable as drafts in one hidden file. When that is large enough, and when the sink is closed, it is made
-into a part: files that are written under hidden names and appear by rename, after which the drafts are deleted. So
+Records are durable as drafts in one hidden file. When that is large enough, and at the end of a run, it is made into
+a part: files that are written under hidden names and appear by rename, after which the drafts are deleted. So
 what has appeared is readable at any time, and whenever the process ends, the drafts of a part are there, or all its
 files, or both: then the drafts count.
 
 A mark is the number of the part that the next record goes to, and how many records that has. It may be from before the
-part was made. Then the first records are taken out of its files into drafts again, and the part comes anew.
+part was made. Then the first records are taken out of its files into drafts again, and the part comes anew. Parts of
+lower numbers are not needed any more: whoever reads them may take them away while the run goes on.
 
 Names hold a token of the run, by which it knows what is its own:
 
@@ -25,14 +26,14 @@ import msgspec
 
 from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
 from fetcher.files import locked, sync_folder
-from fetcher.sinks.naming import DRAFTS, UNFINISHED, Found, delete, everything, found, stem
+from fetcher.sinks.part_names import DRAFTS, UNFINISHED, Found, delete, everything, found, stem
 from fetcher.sinks.writing import OwnThread, append, failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from fetcher.interfaces import PartFormat
+    from fetcher.interfaces import Ending, PartFormat
     from fetcher.model import Result
 
 
@@ -75,12 +76,18 @@ class PartsSink:
         """Append drafts of results, in a new file if the last one was large enough for a part."""
         return await self._thread.run(self._write, results)
 
+    async def conclude(self, ending: Ending) -> None:  # noqa: ARG002  however it has ended
+        """Make a part of what there is: a batch has not finished before all its records can be read.
+
+        There is no mark to it: of a run that failed, it may have records that were never acknowledged.
+        """
+        await self._thread.run(self._conclude)
+
     async def close(self) -> None:
         """Make a part of what there is, and release the folder. Raises SinkError if there is no room for it."""
-        if self._lock is None:
-            return
         try:
-            await self._thread.run(self._close)
+            if self._lock is not None:
+                await self._thread.run(self._close)
         finally:
             self._thread.close()
 
@@ -133,10 +140,13 @@ class PartsSink:
         self._mark.rows += len(results)
         return _encoded(self._mark)
 
+    def _conclude(self) -> None:
+        if self._mark is not None and self._mark.rows:
+            self._mark = self._made(self._mark)
+
     def _close(self) -> None:
         try:
-            if self._mark is not None and self._mark.rows:
-                self._made(self._mark)
+            self._conclude()
         finally:
             self._mark = None
             self._let_go()

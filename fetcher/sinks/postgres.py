@@ -1,8 +1,8 @@
 """A table in a PostgreSQL database. Needs the extra ``postgres`` (asyncpg).
 
 A row is a record, by (batch, job_id); see ``fetcher.sinks.columns`` for the columns. A record that comes again takes
-the place of the earlier one, so nothing has to be cut back after a crash. A batch is one statement over arrays of
-columns: all of it is committed or nothing.
+the place of the earlier one, so nothing has to be cut back after a crash, nor after half of a batch has failed. A
+statement takes up to 1,000 rows as arrays of columns, and is committed when it has ended.
 
 PostgreSQL has no text with a NUL: it becomes U+FFFD, in JSON too, and a lone surrogate becomes a question mark. Bodies
 are ``bytea`` and stay as they are.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 _NUL = "\ufffd"
 _PORT = 5432
+_ROWS = 1000  # of a statement: the event loop waits while they are encoded
 _GRACE = 5.0  # seconds that a statement has beyond its own limit: then nobody answers any more
 _LONG = 86_400.0  # seconds for what may take as long as it takes
 # SQLSTATE: connection, rollback of a deadlock, out of resources, shutting down, input or output; a lock that is not
@@ -79,9 +80,9 @@ class PostgresSinkConfig(SinkSettings):
     schema_name: Identifier = Field(default="public", alias="schema")
     create: bool = True
     """Create the schema, the table and columns that it lacks. Without it they have to be there."""
-    statement_timeout: Duration = 60.0
+    statement_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """How long the server may take for one batch; then it is tried again."""
-    connect_timeout: Duration = 10.0
+    connect_timeout: Annotated[Duration, Field(gt=0)] = 10.0
 
     @field_validator("dsn")
     @classmethod
@@ -161,11 +162,11 @@ class PostgresSink:
         return msgspec.json.encode(self._mark).decode()
 
     async def write(self, results: Sequence[Result]) -> str:
-        """Insert or replace rows in one statement, on a new connection if the last one was lost."""
+        """Insert or replace rows, on a new connection if the last one was lost."""
         try:
             connection = await self._connected()
-            columns = transposed(latest(results), _CONVERT)
-            await connection.execute(self._upsert, *columns, self._mark.run)
+            for portion in _portions(latest(results)):
+                await connection.execute(self._upsert, *transposed(portion, _CONVERT), self._mark.run)
         except asyncio.CancelledError:
             self._drop()
             raise
@@ -231,6 +232,11 @@ class PostgresSink:
         number: int | None = await connection.fetchval("SELECT to_regclass($1)::oid::bigint", self._name)
         return number
 
+    async def _has_schema(self, connection: asyncpg.Connection) -> bool:
+        # Not to_regnamespace, which may remember that there was none before the lock was waited for.
+        name = self._config.schema_name
+        return bool(await connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", name))
+
     async def _missing(self, connection: asyncpg.Connection) -> list[str]:
         """Return the columns that the table lacks."""
         rows = await connection.fetch(
@@ -252,9 +258,9 @@ class PostgresSink:
         config = self._config
         if not config.create:
             raise ConfigError(f"{self._place}: there is no such table; create it, or set 'create: true'")
-        there = await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", self._schema)
+        there = await self._has_schema(connection)
         may = await connection.fetchval(
-            "SELECT has_schema_privilege($1::text, 'CREATE, USAGE')"
+            "SELECT has_schema_privilege($1::text, 'CREATE')"
             if there
             else "SELECT has_database_privilege(current_database(), 'CREATE') AND $1::text <> ''",
             config.schema_name,
@@ -272,7 +278,7 @@ class PostgresSink:
         async with connection.transaction():
             # IF NOT EXISTS is no help against another run that creates the same at this moment.
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", self._name)
-            if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", self._schema):
+            if not await self._has_schema(connection):
                 await connection.execute(f"CREATE SCHEMA {self._schema}")
             if await self._found(connection) is None:
                 await connection.execute(_table(self._name))
@@ -283,12 +289,11 @@ class PostgresSink:
     # Errors
 
     def _failure(self, error: Exception) -> SinkError:
-        """Return what to raise for a write that failed; the connection is given up unless the server answered."""
-        state: str | None = getattr(error, "sqlstate", None)
-        if state is None:
-            self._drop()
+        """Return what to raise for a write that failed. The next one may well find another server by the same name."""
         retryable = _passes(error)
-        hint = "" if retryable else f"; {_advice(state)}"
+        if retryable:
+            self._drop()
+        hint = "" if retryable else f"; {_advice(getattr(error, 'sqlstate', None))}"
         return SinkError(f"{self._place}: {_words(error)}{hint}", retryable=retryable)
 
     @contextmanager
@@ -321,7 +326,7 @@ def _passes(error: Exception) -> bool:
     if state is not None:
         return state[:2] in _CLASSES_THAT_PASS or state in _STATES_THAT_PASS
     driver = _driver()
-    if isinstance(error, driver.exceptions.ClientConfigurationError | driver.DataError):
+    if isinstance(error, ValueError):  # of the driver's: a dsn or a value that it can not use
         return False
     return isinstance(error, OSError | EOFError | TimeoutError | driver.InterfaceError | driver.InternalClientError)
 
@@ -370,6 +375,10 @@ def _upsert(name: str) -> str:
 
 def _delete(name: str) -> str:
     return f"DELETE FROM {name} WHERE {quoted(RUN)} = $1"  # noqa: S608  quoted
+
+
+def _portions(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
+    return (results[start : start + _ROWS] for start in range(0, len(results), _ROWS))
 
 
 def _text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A Redis stream, for those who process results elsewhere.
+"""A Redis stream, for those who process results elsewhere. Needs the extra ``redis`` (redis-py).
 
 Each entry has the fields ``batch``, ``job_id`` and ``record`` (JSON). A batch is appended in transactions, so that of
 each either everything is there or nothing. At least once: where the answer to a transaction was lost, and after a
@@ -20,7 +20,18 @@ from fetcher.errors import ConfigError, SinkError
 from fetcher.extras import load_extra
 from fetcher.settings import Duration, Secret
 from fetcher.sink_settings import SinkSettings
-from fetcher.sinks.remote import Packed, Written, away, identity, json_records, packed, portions, shown
+from fetcher.sinks.remote import (
+    Packed,
+    Written,
+    away,
+    has_userinfo,
+    identity,
+    json_records,
+    packed,
+    portions,
+    shown,
+    tls_context,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +47,15 @@ _LATER = ("LOADING", "READONLY", "MISCONF", "MASTERDOWN", "TRYAGAIN", "CLUSTERDO
 
 def _address(url: str) -> str:
     """Refuse what is not the address of a server, and what has a password in it."""
-    parts = urlsplit(url)
+    if has_userinfo(url):
+        raise PydanticCustomError("redis", "has a user or a password in it; put them into username and password")
     try:
+        parts = urlsplit(url)
         usable = parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and parts.port != 0 and not parts.query
+        usable = usable and (parts.path.strip("/") or "0").isdecimal()
     except ValueError:
         usable = False
-    if parts.username is not None or parts.password is not None:
-        raise PydanticCustomError("redis", "has a user or a password in it; put them into username and password")
-    if not usable or not (parts.path.strip("/") or "0").isdecimal():
+    if not usable:
         raise PydanticCustomError("redis", "should be an address such as redis://host:6379/0, or rediss:// for TLS")
     return url
 
@@ -157,6 +169,7 @@ class RedisSink:
             config = self._config
             secure: dict[str, Any] = {}
             if config.ca_file is not None and config.url.startswith("rediss:"):
+                tls_context(config.ca_file)  # the driver would take a file that is not there for a server that is away
                 secure["ssl_ca_certs"] = config.ca_file
             self._client = Redis.from_url(
                 config.url,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import ssl
 import uuid
 from pathlib import Path
@@ -140,9 +141,14 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         raise ConfigError(f"ca_file {ca_file!r} can not be used: {reason}") from error
 
 
+def has_userinfo(url: str) -> bool:
+    """Tell whether there is a user or a password in a URL, even in one that can not be parsed."""
+    return "@" in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
+
+
 def away(place: str, error: BaseException | str, *, resume: bool = True) -> SinkError:
     """Return what to raise if a server can not be reached. Before the first fetch of a batch that is exit 78."""
-    reason = error if isinstance(error, str) else shown(str(error)) or type(error).__name__
+    reason = shown(str(error)) or type(error).__name__
     return SinkError(
         f"{place}: can not be reached: {reason}",
         retryable=True,

@@ -46,6 +46,7 @@ from fetcher.sinks.remote import (
     Rejected,
     Written,
     away,
+    has_userinfo,
     identity,
     json_records,
     new_run,
@@ -73,13 +74,13 @@ _TELLING = 10  # records of which none is taken: if none ever was, it is not abo
 
 def _address(url: str) -> str:
     """Refuse what can not be posted to, and what has a password in it."""
+    if has_userinfo(url):
+        raise PydanticCustomError("webhook", "has a user or a password in it; put them into headers")
     try:
         parsed = URL(url)
         usable = parsed.scheme in {"http", "https"} and bool(parsed.host) and parsed.port != 0
     except ValueError:
-        usable, parsed = False, URL()
-    if parsed.user is not None or parsed.password is not None:
-        raise PydanticCustomError("webhook", "has a user or a password in it; put them into headers")
+        usable = False
     if not usable:
         raise PydanticCustomError("webhook", "should be an address such as https://host/path")
     return url
@@ -223,7 +224,7 @@ class WebhookSink:
             return None
         if status in _LATER or status >= 500:  # noqa: PLR2004  RFC 9110, section 15.6
             failure = away(self._place, f"it answered {answer}", resume=resume)
-            failure.pause = answer.pause
+            failure.pause = answer.pause or None  # none at all would be asking without a break
             raise failure
         if status in {401, 403}:
             raise SinkError(f"{self._place}: does not accept who asks ({answer}); see secret and headers")
@@ -258,6 +259,8 @@ class WebhookSink:
             raise SinkError(f"{self._place}: its certificate is not to be trusted: {reason}; see ca_file") from error
         except TimeoutError as error:
             raise away(self._place, f"no answer within {self._config.timeout:g} s", resume=resume) from error
+        except aiohttp.ClientConnectorError as error:
+            raise away(self._place, error.os_error.strerror or str(error.os_error), resume=resume) from error
         except (aiohttp.ClientError, OSError) as error:
             raise away(self._place, error, resume=resume) from error
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_PAUSE = 5.0  # seconds between looks at whether there is room again
+_PAUSE = 1.0  # seconds between looks at whether there is room again
 _T = TypeVar("_T")
 
 

@@ -24,6 +24,7 @@ READ_AHEAD = 4 * 1024 * 1024
 
 _PATH = re.compile(rf"({'|'.join(SCHEMES)})://([^/]+)/(.+)", re.DOTALL)
 _WILD = re.compile(r"[*?\[]")
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>\s*<Message>([^<]*)</Message>")
 _RETRIES = {
     "max_retries": 5,
     "retry_timeout": timedelta(seconds=60),
@@ -148,8 +149,10 @@ def _told(path: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what a driver says, without the dump of its insides that it adds."""
-    return str(error).partition("\n")[0][:300]
+    """Return what a driver says, without the dump of its insides that it adds; of a store's own words the code."""
+    text = str(error)
+    code = _CODE.search(text)
+    return text.partition("\n")[0][:300] if code is None else f"{code[2][:200]} ({code[1]})"
 
 
 def _first_wild(key: str) -> int:

@@ -129,19 +129,20 @@ class PostgresSource:
         """Connect, and begin a transaction with its timeouts. What the server refuses becomes SourceError."""
         driver, config = _driver(), self._config
         limit = config.timeout + config.lock_timeout + _GRACE
+        unusable: tuple[type[Exception], ...] = (*_refusals(driver), ValueError)
         try:
             connection = await driver.connect(
                 config.dsn.get_secret_value(), timeout=_CONNECTING, command_timeout=limit, statement_cache_size=0
             )
-        except _refusals(driver) as error:
-            raise SourceError(f"{_NAME}: {_refused(driver, error)}") from error
+        except unusable as error:
+            raise SourceError(f"{_NAME}: {_refused(error)}") from error
         try:
             async with connection.transaction(readonly=True):
                 await _prepare(connection, config)
                 yield connection
         except _refusals(driver) as error:
             raise SourceError(f"{_NAME}: the query failed: {_reason(error)}") from error
-        except (OverflowError, UnicodeError) as error:
+        except (OverflowError, ValueError) as error:
             why = f"the query has a value that can not be read: {_reason(error)}; cast it to text"
             raise SourceError(f"{_NAME}: {why}") from error
         finally:
@@ -193,8 +194,8 @@ def _refusals(driver: Any) -> tuple[type[Exception], ...]:
     )
 
 
-def _refused(driver: Any, error: Exception) -> str:
-    if isinstance(error, driver.ClientConfigurationError):
+def _refused(error: Exception) -> str:
+    if isinstance(error, ValueError):
         # Not its own words, which may quote the password.
         return "its dsn can not be used; it is written postgresql://user:password@host:5432/database"
     return f"the server refuses the connection: {_reason(error)}"

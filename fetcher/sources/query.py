@@ -21,7 +21,7 @@ import msgspec
 from pydantic import AfterValidator, Field
 
 from fetcher.errors import ConfigError, ErrorKind, SourceError
-from fetcher.intake import JOB_KEYS, RowError, job_from_mapping, rejected_job
+from fetcher.intake import JOB_KEYS, RowError, check_meta, encode_json, job_from_mapping, make_job, rejected_job
 from fetcher.settings import Duration, Settings
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 500
 _JSON = (bool, int, float, str)
+_KEYS = frozenset(JOB_KEYS) - {"url"}
 _DECODED = ("headers", "meta")  # JSON in them may be text
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.:+@-]{1,64}")
 _ID_DIGITS = 32
@@ -168,13 +169,16 @@ def _id(value: str) -> str:
 
 def _job(job_id: str, row: dict[str, Any], decoded: Sequence[str]) -> Job:
     """Make the job of a row. Raises RowError, or returns a rejected job."""
+    url = row.get("url")
+    if isinstance(url, str) and _KEYS.isdisjoint(row):
+        del row["url"]
+        return make_job(job_id, url.strip(), _storable(row) if row else None)
     for name in decoded:
         if isinstance(row.get(name), str | bytes):
             row[name] = _from_json(name, row[name])
     given = {name: value for name, value in row.items() if name in JOB_KEYS and name != "meta" and value is not None}
     meta = {name: value for name, value in row.items() if name not in JOB_KEYS}
-    if not all(value is None or type(value) in _JSON for value in meta.values()):
-        meta = _plain(meta)
+    meta = _storable(meta)
     own = row.get("meta")
     if own is not None and not isinstance(own, dict):
         raise RowError(ErrorKind.INVALID_ROW, "meta is not an object")
@@ -209,10 +213,14 @@ def _from_json(name: str, value: str | bytes) -> Any:
         raise RowError(ErrorKind.INVALID_ROW, f"{name} is not JSON: {error}") from error
 
 
-def _plain(meta: dict[str, Any]) -> dict[str, Any]:
+def _storable(meta: dict[str, Any]) -> dict[str, Any]:
     """Return values as JSON has them: times as ISO 8601, bytes as base64, and what JSON does not know as text."""
+    if all(value is None or type(value) in _JSON for value in meta.values()):
+        encode_json("meta", meta)
+        return meta
     try:
         plain: dict[str, Any] = msgspec.to_builtins(meta, enc_hook=str, str_keys=True)
+        check_meta(plain)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RowError(ErrorKind.INVALID_ROW, f"can not be written as JSON: {error}") from error
     return plain

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, InvalidURL
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, InvalidURL
 from pydantic import Field
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError, SourceError
@@ -29,11 +29,11 @@ from fetcher.interfaces import Chunk
 from fetcher.outbound import guarded_session
 from fetcher.settings import ByteSize, Duration, Secret, Settings
 from fetcher.sources.inputs import path_advice
-from fetcher.sources.sitemap_file import PIECE, Entry, SitemapError, SitemapFile
+from fetcher.sources.sitemap_file import PIECE, Entry, SitemapError, StoredSitemap
 from fetcher.sources.threads import NAME, run_beside
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from fetcher.model import Job
 
@@ -46,6 +46,8 @@ _PAUSES = (0.5, 2.0)  # seconds before each further try
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _CODINGS = frozenset({"", "identity", "gzip", "x-gzip"})
 _OK, _TOO_MANY, _SERVER_ERRORS = 200, 429, 500
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
 
 
 class SitemapConfig(Settings):
@@ -62,7 +64,7 @@ class SitemapConfig(Settings):
     timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """How long one try to fetch a sitemap may take; there are three."""
     headers: dict[str, Secret] = Field(default={})
-    """Sent with each request for a sitemap."""
+    """Sent with each request for a sitemap to the host of `location`, and to no other."""
     guard: GuardSwitch = None
     """As `http.guard`, for the sitemaps themselves: `true` fetches them from public addresses only."""
 
@@ -125,14 +127,14 @@ class _Walk:
     def __init__(self, config: SitemapConfig, position: str | None) -> None:
         self._config = config
         self._start = self._position(position)
+        self._files: list[IO[bytes]] = []
 
     async def __aenter__(self) -> Self:
         config = self._config
         options: dict[str, Any] = {
             "timeout": ClientTimeout(total=config.timeout),
             "auto_decompress": False,
-            "headers": {"accept-encoding": "gzip"}
-            | {name: value.get_secret_value() for name, value in config.headers.items()},
+            "headers": {"accept-encoding": "gzip"},
         }
         self._session = (
             ClientSession(**options) if config.guard is None else guarded_session(config.guard.build(), **options)
@@ -141,8 +143,12 @@ class _Walk:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._executor.shutdown(wait=False)
-        await self._session.close()
+        try:
+            # In the thread, which may still be about to open one for a reading that was cancelled.
+            await self._in_thread(self._close_files)
+        finally:
+            self._executor.shutdown(wait=False)
+            await self._session.close()
 
     async def check(self) -> None:
         """Raise SourceError if the location has no sitemap."""
@@ -180,7 +186,7 @@ class _Walk:
         finally:
             opened.close()
 
-    async def _rows(self, place: _Place, opened: _Opened) -> AsyncGenerator[Chunk, None]:
+    async def _rows(self, place: _Place, opened: StoredSitemap) -> AsyncGenerator[Chunk, None]:
         """Yield the URLs of a sitemap."""
         entries = opened.entries()
         done = 0
@@ -232,12 +238,16 @@ class _Walk:
             async for chunk in chunks:
                 yield chunk
 
-    async def _opened(self, location: str) -> _Opened:
+    async def _opened(self, location: str) -> StoredSitemap:
         """Get a sitemap, and look at its beginning. Raises SitemapError or SourceError."""
         file = (
-            await self._fetched(location) if _HTTP.match(location) else await self._in_thread(lambda: _local(location))
+            await self._fetched(location)
+            if _HTTP.match(location)
+            else await self._in_thread(lambda: self._local(location))
         )
-        opened = _Opened(file, self._config.max_size, robots=urlsplit(location).path.split("/")[-1] == "robots.txt")
+        opened = StoredSitemap(
+            file, self._config.max_size, robots=urlsplit(location).path.split("/")[-1] == "robots.txt"
+        )
         try:
             await self._in_thread(opened.begin)
         except BaseException:
@@ -245,46 +255,74 @@ class _Walk:
             raise
         return opened
 
+    def _local(self, path: str) -> IO[bytes]:
+        try:
+            return self._kept(Path(path).open("rb"))
+        except OSError as error:
+            raise SitemapError(f"can not be opened: {error.strerror}; {path_advice()}") from error
+
+    def _kept(self, file: IO[bytes]) -> IO[bytes]:
+        """Return a file that will be closed at the latest when the reading is over."""
+        self._files = [other for other in self._files if not other.closed]
+        self._files.append(file)
+        return file
+
+    def _close_files(self) -> None:
+        for file in self._files:
+            file.close()
+
     async def _fetched(self, url: str) -> IO[bytes]:
         failure = ""
         for pause in (0.0, *_PAUSES):
             await asyncio.sleep(pause)
-            file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed by who reads it
+            file = self._kept(tempfile.SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115  closed with the reading
             try:
                 failure = await self._download(url, file)
-                if not failure:
-                    file.seek(0)
-                    return file
-            except InvalidURL as error:
-                file.close()
+            except SitemapError:
+                raise
+            except (InvalidURL, ValueError) as error:
                 raise SitemapError("is no URL") from error
             except FetchError as error:
-                file.close()
                 raise SitemapError(f"is not fetched: {error}") from error
             except (ClientError, TimeoutError, OSError) as error:
                 failure = f"can not be fetched: {str(error) or type(error).__name__}"
-            except BaseException:
-                file.close()
-                raise
+            if not failure:
+                file.seek(0)
+                return file
             file.close()
         raise SourceError(f"{_shown(url)}: {failure}; resume the batch when it can")
 
     async def _download(self, url: str, file: IO[bytes]) -> str:
         """Write an answer into a file; return why another try is worth it, nothing if all is there."""
-        async with self._session.get(url) as response:
-            if response.status == _TOO_MANY or response.status >= _SERVER_ERRORS:
-                return f"was answered with status {response.status}"
-            if response.status != _OK:
-                raise SitemapError(f"was answered with status {response.status}")
-            coding = response.headers.get("content-encoding", "").strip().lower()
-            if coding not in _CODINGS:
-                raise SitemapError(f"came in the coding {coding[:60]!r}, which was not asked for")
-            size = 0
-            async for block in response.content.iter_chunked(PIECE):
-                size += len(block)
-                if size > self._config.max_size:
-                    raise SitemapError(f"is larger than max_size, which is {self._config.max_size} bytes")
-                file.write(block)
+        for _ in range(_MOST_REDIRECTS + 1):
+            async with self._session.get(url, headers=self._headers(url), allow_redirects=False) as response:
+                if response.status not in _REDIRECTS or "location" not in response.headers:
+                    return await self._stored(response, file)
+                url = urljoin(url, response.headers["location"])
+            if not _HTTP.match(url):
+                raise SitemapError("is redirected to what is no http URL")
+        raise SitemapError(f"is redirected more than {_MOST_REDIRECTS} times")
+
+    def _headers(self, url: str) -> dict[str, str]:
+        """Return what goes to the origin of the location alone, whatever leads elsewhere."""
+        if not self._config.headers or _origin(url) != _origin(self._config.location):
+            return {}
+        return {name: value.get_secret_value() for name, value in self._config.headers.items()}
+
+    async def _stored(self, response: ClientResponse, file: IO[bytes]) -> str:
+        if response.status == _TOO_MANY or response.status >= _SERVER_ERRORS:
+            return f"was answered with status {response.status}"
+        if response.status != _OK:
+            raise SitemapError(f"was answered with status {response.status}")
+        coding = response.headers.get("content-encoding", "").strip().lower()
+        if coding not in _CODINGS:
+            raise SitemapError(f"came in the coding {coding[:60]!r}, which was not asked for")
+        size = 0
+        async for block in response.content.iter_chunked(PIECE):
+            size += len(block)
+            if size > self._config.max_size:
+                raise SitemapError(f"is larger than max_size, which is {self._config.max_size} bytes")
+            file.write(block)
         return ""
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
@@ -318,28 +356,10 @@ class _Walk:
         return SourceError(f"{self._name}: {error}")
 
 
-class _Opened(SitemapFile):
-    """A sitemap that was fetched, in its file."""
-
-    def __init__(self, file: IO[bytes], max_size: int, *, robots: bool) -> None:
-        super().__init__(_blocks(file), max_size, robots=robots)
-        self._file = file
-
-    def close(self) -> None:
-        """Close the file, which removes what was fetched."""
-        self._file.close()
-
-
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
-    while block := file.read(PIECE):
-        yield block
-
-
-def _local(path: str) -> IO[bytes]:
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        raise SitemapError(f"can not be opened: {error.strerror}; {path_advice()}") from error
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return the origin of a URL (RFC 6454, section 4). Raises ValueError if it is none."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _child_of(parent: str, location: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from xml.parsers import expat
 
 import msgspec
@@ -77,6 +77,23 @@ class SitemapFile:
         for piece in self._pieces:
             yield from self._parser.feed(piece)
         yield from self._parser.end()
+
+
+class StoredSitemap(SitemapFile):
+    """A sitemap that was fetched, in its file."""
+
+    def __init__(self, file: IO[bytes], max_size: int, *, robots: bool) -> None:
+        super().__init__(_blocks(file), max_size, robots=robots)
+        self._file = file
+
+    def close(self) -> None:
+        """Close the file, which removes what was fetched."""
+        self._file.close()
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    while block := file.read(PIECE):
+        yield block
 
 
 class _Xml:

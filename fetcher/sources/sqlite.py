@@ -52,16 +52,18 @@ class _Database:
         self._connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
         self._connection.set_progress_handler(self._late, _STEPS)
         self._connection.set_authorizer(_authorised)
+        self._cursor = self._connection.cursor()
 
-    def ask(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        """Return a cursor over the rows of a query."""
+    def ask(self, sql: str, *values: Any) -> list[str]:
+        """Begin a query, and return the names of its columns."""
         self._deadline = time.monotonic() + self._config.timeout
-        return self._connection.execute(sql, values)
+        self._cursor.execute(sql, values)
+        return [column[0] for column in self._cursor.description or ()]
 
-    def rows(self, cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
-        """Return the next rows."""
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return the next rows of the query."""
         self._deadline = time.monotonic() + self._config.timeout
-        return cursor.fetchmany(queries.CHUNK_ROWS)
+        return self._cursor.fetchmany(queries.CHUNK_ROWS)
 
     def told(self, error: sqlite3.Error | sqlite3.Warning) -> SourceError:
         """Return an error that says what is wrong with the query or the database."""
@@ -71,7 +73,8 @@ class _Database:
         return SourceError(f"{self._config.path}: the query failed: {reason}")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and the query first, which would keep it."""
+        self._cursor.close()
         self._connection.close()
 
     def _late(self) -> bool:
@@ -97,12 +100,11 @@ class _Reading:
         self._database = database = _Database(config, self.stopped)
         try:
             if config.order is None:
-                self._cursor = database.ask(config.query)
+                names = database.ask(config.query)
             else:
-                self._cursor = database.ask(*_ordered(config.query, config.order, start.after))
+                names = database.ask(*_ordered(config.query, config.order, start.after))
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise database.told(error) from error
-        names = [column[0] for column in self._cursor.description or ()]
         self._order = None if config.order is None else names.index(config.order)
         self._answer = Answer(config.path, names, config.order, start, json_text=True)
 
@@ -110,7 +112,7 @@ class _Reading:
         """Return about 500 rows, fewer if some of them were read by an earlier run; None at the end."""
         assert self._database is not None  # noqa: S101  open was called
         try:
-            rows = self._database.rows(self._cursor)
+            rows = self._database.rows()
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise self._database.told(error) from error
         if not rows:
@@ -137,7 +139,18 @@ def _ordered(query: str, order: str, after: float | str | None) -> tuple[Any, ..
     column = f"{quoted(order)} COLLATE BINARY"
     rest = "" if after is None else f" WHERE {column} > ?"
     values = () if after is None else (after,)
-    return f"SELECT * FROM (\n{query}\n){rest} ORDER BY {column}", *values  # noqa: S608  the query is the config's
+    return f"{_named(query)}{rest} ORDER BY {column}", *values
+
+
+def _named(query: str) -> str:
+    # As a part of another query, nothing but a SELECT can be parsed.
+    return f"WITH fetcher_rows AS (\n{query}\n) SELECT * FROM fetcher_rows"  # noqa: S608  the query is the config's
+
+
+def _first_name(name: str, names: list[str]) -> str:
+    """Return what a column was called before SQLite made a second ``url`` into ``url:1``."""
+    first, _, number = name.rpartition(":")
+    return first if number.isdecimal() and first in names else name
 
 
 class SqliteSource:
@@ -154,9 +167,9 @@ class SqliteSource:
         except (SourceError, sqlite3.Error) as error:
             raise ConfigError(str(error)) from error
         try:
-            # As a part of another query, nothing but a SELECT can be parsed.
-            cursor = database.ask(f"SELECT * FROM (\n{config.query}\n) LIMIT 0")  # noqa: S608  the config's own
-            check_columns(config.path, [column[0] for column in cursor.description], config.order)
+            database.ask("SELECT 1 FROM sqlite_master")  # or nothing of the file would have been read
+            names = database.ask(f"{_named(config.query)} LIMIT 0")
+            check_columns(config.path, [_first_name(name, names) for name in names], config.order)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise ConfigError(str(database.told(error))) from error
         finally:

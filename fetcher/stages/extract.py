@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fetcher.contents import body_of, text_of
-from fetcher.errors import ConfigError, MissingExtraError
+from fetcher.errors import ConfigError
+from fetcher.extras import load_extra
 from fetcher.model import Outcome
 from fetcher.settings import Settings
 
@@ -87,10 +88,7 @@ class ExtractStage:
 
 
 def _json_reader(rules: dict[str, str]) -> Callable[[bytes, str | None], dict[str, Any]]:
-    try:
-        import jmespath  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise _missing("jmespath") from error
+    jmespath = load_extra("jmespath", "extract", "the stage extract")
     compiled = {}
     for name, expression in rules.items():
         try:
@@ -113,18 +111,15 @@ def _json_reader(rules: dict[str, str]) -> Callable[[bytes, str | None], dict[st
 
 
 def _html_reader(rules: dict[str, CssRule]) -> Callable[[bytes, str | None], dict[str, Any]]:
-    try:
-        from selectolax.lexbor import LexborHTMLParser, SelectolaxError  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise _missing("selectolax") from error
+    lexbor = load_extra("selectolax.lexbor", "extract", "the stage extract")
     for name, rule in rules.items():
         try:
-            LexborHTMLParser("<p>").css(rule.selector)
-        except (SelectolaxError, ValueError, RuntimeError) as error:
+            lexbor.LexborHTMLParser("<p>").css(rule.selector)
+        except (lexbor.SelectolaxError, ValueError, RuntimeError) as error:
             raise ConfigError(f"stage extract: {name}: {rule.selector[:200]!r} is no CSS selector") from error
 
     def read(body: bytes, content_type: str | None) -> dict[str, Any]:
-        page = LexborHTMLParser(text_of(body, content_type).text)
+        page = lexbor.LexborHTMLParser(text_of(body, content_type).text)
         return {name: _found(page, rule) for name, rule in rules.items()}
 
     return read
@@ -144,7 +139,3 @@ def _value(node: Any, rule: CssRule) -> str | None:
         return value
     text: str = node.text(deep=True, separator="", strip=False)
     return " ".join(text.split())
-
-
-def _missing(package: str) -> MissingExtraError:
-    return MissingExtraError(f"stage extract: needs {package}, which is not installed; pip install 'fetcher[extract]'")

@@ -29,7 +29,7 @@ class PythonConfig(Settings):
 
     type: Literal["python"] = "python"
     function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
-    """``module:function``, installed or in the working folder."""
+    """``module:function``, installed or in the working folder. It is imported whenever the config is checked."""
     concurrency: int = Field(default=16, ge=1, le=1000)
     """How many calls of an ``async`` function are under way at once."""
     timeout: Annotated[Duration, Field(gt=0)] = 30.0

@@ -28,6 +28,7 @@ class Phase(StrEnum):
 
     PREPARING = "preparing"
     ROBOTS = "robots.txt"
+    PROXY = "proxy"
     DNS = "dns"
     CONNECT = "connect"
     TLS = "tls"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import gzip
 import sqlite3
 import sys
@@ -14,7 +14,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
-import pyarrow
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
@@ -77,7 +77,7 @@ def several_config(folder):
 
 
 def parquet_config(folder):
-    table = pyarrow.table({"url": [text(n) for n in range(1, COUNT + 1)], "at": [datetime.date(2026, 1, 1)] * COUNT})
+    table = pa.table({"url": [text(n) for n in range(1, COUNT + 1)], "at": [dt.date(2026, 1, 1)] * COUNT})
     path = folder / "u.parquet"
     parquet.write_table(table, path, row_group_size=12)
     return config_class("sources", "file")(path=str(path))

@@ -13,13 +13,14 @@ import pytest
 import trustme
 from certificates import serving, write_authority
 from proxy_process import proxy_process
-from raw_server import answering, ok, raw_server, refusing_port, saying
+from raw_server import answering, ok, raw_server, refusing_port, saying, unused_port
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.engine.retry import Attempt
 from fetcher.engine.signs import Sign, sign_of
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.origin import Origin, OriginConfig
+from fetcher.transports.http.proxies import proxying
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -376,15 +377,31 @@ async def test_f68_the_least_used_proxy_is_the_next(opened):
             assert (await waiting).body == b"slow"
 
 
-async def test_f68_while_all_rest_none_is_tried(opened):
-    async with proxy_that(saying(b"")) as proxy:
-        async with opened([address(proxy)]) as transport:
-            await failure(transport, job("https://a.test/"))
-            tried = proxy.connections
-            error = await failure(transport, job("https://a.test/"))
-        assert proxy.connections == tried
+async def test_f68_while_all_rest_a_job_waits_and_uses_up_no_attempt(opened):
+    async def back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ok(b"back"))
+        await reader.read()
+        writer.close()
+
+    port = unused_port()
+    async with opened([f"http://127.0.0.1:{port}"], request={"timeout": {"read": 0.5}}) as transport:
+        error = await failure(transport, job("http://a.test/"))
+        blames_the_proxy(error, ErrorKind.PROXY_UNREACHABLE)
+        server = await asyncio.start_server(back, "127.0.0.1", port)
+        # It rests for a second now, which is longer than silence may last, and not this job's to answer for.
+        assert (await transport.fetch(job("http://a.test/"))).body == b"back"
+    server.close()
+
+
+async def test_f68_a_wait_that_is_too_long_is_told_with_its_reason(opened, monkeypatch):
+    monkeypatch.setattr(proxying, "_LONGEST_WAIT", 0.1)
+    async with opened([f"http://127.0.0.1:{unused_port()}"]) as transport:
+        await failure(transport, job("http://a.test/"))
+        error = await failure(transport, job("http://a.test/"))
     blames_the_proxy(error, ErrorKind.PROXY_UNREACHABLE)
-    assert "rests after failures" in error.message
+    assert "rests after failures, the last one: " in error.message
+    assert "refused" in error.message
 
 
 # F69: what only the proxy may know

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import pytest
+import trustme
+from certificates import serving
 from raw_server import Peer, answering, ok, raw_server, saying, unused_port
 from transport_factories import failure, http_transport, job
 
@@ -189,3 +192,106 @@ async def test_f27_an_empty_reply_is_retried_if_that_does_no_harm():
     assert error.kind is ErrorKind.SERVER_DISCONNECTED
     assert retried(error, "GET")
     assert not retried(error, "POST")
+
+
+async def test_f13_under_tls_too_what_has_arrived_keeps_a_connection_from_being_reused():
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(ok(b"answer"))
+        await peer.receive(1)
+        await peer.send(ok(b"pushed"))
+        pushed.set()
+        await peer.gone()
+
+    pushed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    authority = trustme.CA()
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with raw_server(script, tls=serving(authority.issue_cert("127.0.0.1"))) as server:
+        transport, connection = await loop.create_connection(
+            lambda: PooledConnection(Suspects(), lambda _: None, loop), server.host, server.port, ssl=trusting
+        )
+        parser = ResponseParser("GET", Bounds())
+        connection.expect(parser)
+        transport.write(b"GET / HTTP/1.1\r\n\r\n")
+        await connection.head()
+        assert await connection.body(parser) == b"answer"
+        connection.rest()
+        assert connection.is_connected()
+        transport.write(b"x")
+        await pushed.wait()
+        assert not connection.is_connected()
+        connection.abort()
+
+
+async def test_f09_a_request_that_is_not_read_leaves_nothing_behind():
+    async def script(peer: Peer) -> None:
+        await failed.wait()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)) as ended:
+            await peer.receive(len(body))
+        ends.put_nowait(ended.value)
+
+    body = b"x" * 32 * 1024 * 1024
+    failed, ends = asyncio.Event(), asyncio.Queue[BaseException]()
+    async with (
+        raw_server(script) as server,
+        http_transport("connection", request={"timeout": {"read": 0.2}}) as transport,
+    ):
+        error = await failure(transport, job(server.url(), method="POST", body=body))
+        assert error.kind is ErrorKind.READ_TIMEOUT
+        failed.set()
+        # What was still to be sent is not: the connection is gone.
+        assert isinstance(await asyncio.wait_for(ends.get(), 10), asyncio.IncompleteReadError | ConnectionError)
+
+
+async def test_f57_a_long_request_that_is_taken_slowly_is_no_silence():
+    async def script(peer: Peer) -> None:
+        head = await peer.receive_until(b"\r\n\r\n")
+        assert head.startswith(b"POST")
+        for _ in range(len(body) // piece):
+            await peer.receive(piece)
+            await asyncio.sleep(0.02)
+        await peer.send(ok(b"taken"))
+
+    piece = 512 * 1024
+    body = b"x" * 64 * piece
+    async with (
+        raw_server(script) as server,
+        http_transport("connection", request={"timeout": {"read": 0.7}}) as transport,
+    ):
+        response = await transport.fetch(job(server.url(), method="POST", body=body))
+    assert response.body == b"taken"
+
+
+@pytest.mark.parametrize("late", [b"hello", ok(b"evil")], ids=["bytes", "a response"])
+@pytest.mark.parametrize(
+    ("head", "method"),
+    [
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", None),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+    ],
+)
+async def test_f30_a_body_where_there_is_none_may_come_late(head, method, late):
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(head if peer.number == 1 else ok(b"right"))
+        await peer.request()
+        await peer.send(late)
+
+    async with raw_server(script) as server, http_transport("connection") as transport:
+        await transport.fetch(job(server.url(), method=method))
+        assert (await transport.fetch(job(server.url()))).body == b"right"
+
+
+async def test_f30_a_late_body_of_head_costs_one_more_connection():
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" if peer.number == 1 else ok(b"right"))
+        await peer.request()
+        await peer.send(b"hello")
+
+    async with raw_server(script) as server, http_transport("connection") as transport:
+        await transport.fetch(job(server.url(), method="HEAD"))
+        assert (await transport.fetch(job(server.url()))).body == b"right"
+        assert server.connections == 2

@@ -8,11 +8,13 @@ import asyncio
 import gzip
 import hashlib
 import sqlite3
+import ssl
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from range_server import content, range_server
 from raw_server import answering, ok, raw_server, saying
 from transport_factories import HTTP_EXCHANGES, http_transport, job
@@ -20,7 +22,10 @@ from transport_factories import HTTP_EXCHANGES, http_transport, job
 from fetcher.errors import ConfigError, ErrorKind, FetchError, SinkError, StateBusyError, StateError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
+
+    from raw_server import RawServer, Script
 
     from fetcher.interfaces import Transport
     from fetcher.model import Job
@@ -325,6 +330,30 @@ async def test_a_part_of_another_version_is_not_used(opened):
     assert Path(response.body_path).read_bytes() == other
 
 
+async def test_a_part_with_another_date_than_the_beginning_is_not_used(opened):
+    other = content(len(LARGE), "b")
+    newer = formatdate(1_700_000_060, usegmt=True)
+
+    async def script(peer):
+        request = await peer.request()
+        head = f"HTTP/1.1 200 OK\r\nDate: {formatdate(usegmt=True)}\r\n"
+        if b"Range:" in request:
+            where = f"Content-Range: bytes {MIB}-{len(other) - 1}/{len(other)}"
+            part = ok(other[MIB:], where, f"Last-Modified: {newer}").replace(b"200 OK", b"206 Partial Content")
+            await peer.send(part)
+        elif peer.number == 1:
+            lines = f"{head}Content-Length: {len(LARGE)}\r\nLast-Modified: {OLD}\r\n\r\n"
+            await peer.send(lines.encode() + LARGE[:MIB])
+        else:
+            await peer.send(ok(other, f"Last-Modified: {newer}"))
+
+    async with raw_server(script) as server, opened(RESUMED) as transport:
+        await interrupted(transport, server)
+        response = await transport.fetch(job(server.url()))
+    assert (server.connections, response.resumed_at) == (3, None)
+    assert Path(response.body_path).read_bytes() == other
+
+
 async def test_a_server_that_says_that_there_is_no_more_is_asked_for_all_of_it(opened):
     async with range_server(LARGE, breaks=[MIB]) as server, opened(RESUMED) as transport:
         await interrupted(transport, server)
@@ -454,6 +483,21 @@ async def test_an_error_page_is_not_held_to_a_checksum(opened):
     async with raw_server(saying(answer)) as server, opened() as transport:
         response = await transport.fetch(job(server.url(), checksum=checksum("md5", LARGE)))
     assert response.status == 404
+
+
+@pytest.mark.parametrize("store", ["none", "inline", "file"])
+async def test_a_304_to_a_condition_of_the_users_own_has_no_body_that_a_checksum_is_of(opened, store):
+    answer = b'HTTP/1.1 304 X\r\nETag: "v1"\r\n\r\n'
+    async with raw_server(saying(answer)) as server, opened(FILES | {"store": store}, cache=True) as transport:
+        own = [("If-None-Match", '"v1"')]
+        error = await failure(transport, job(server.url(), headers=own, checksum=checksum("md5", LARGE)))
+    assert (error.kind, error.status) == (ErrorKind.CHECKSUM_MISMATCH, 304)
+
+
+async def test_head_brings_no_body_that_a_checksum_is_of(opened):
+    async with raw_server(saying(ok(b"", "X-A: 1"))) as server, opened() as transport:
+        error = await failure(transport, job(server.url(), method="HEAD", checksum=checksum("md5", LARGE)))
+    assert (error.kind, error.status) == (ErrorKind.CHECKSUM_MISMATCH, 200)
 
 
 async def test_parts_that_do_not_make_up_the_body_are_thrown_away_and_it_is_tried_again(opened):
@@ -619,3 +663,246 @@ async def test_a_database_of_something_else_is_not_touched(opened):
     with pytest.raises(StateError, match="not a cache"):
         async with opened(cache={"path": "c.db"}):
             pass
+
+
+async def test_a_file_that_is_another_body_by_now_is_not_taken_for_it(opened):
+    """Two URLs in turn write a file of one name and size."""
+    body = FILES | {"path": "bodies/{job_id}"}
+
+    async def script(peer):
+        while True:
+            request = await peer.request()
+            path = request.split(b" ")[1]
+            known = b"HTTP/1.1 304 X\r\n\r\n"
+            await peer.send(known if b"If-None-Match" in request else ok(b"body of " + path, f'ETag: "{path.decode()}"'))
+
+    async with raw_server(script) as server, opened(body, cache=True) as transport:
+        for path in ("/a", "/b"):
+            await transport.fetch(job(server.url(path)))
+        again = await transport.fetch(job(server.url("/a"), checksum=checksum("sha256", b"body of /a")))
+        assert (again.status, again.revalidated) == (200, False)
+        assert Path(again.body_path).read_bytes() == b"body of /a"
+        assert again.sha256 == hashlib.sha256(b"body of /a").hexdigest()
+
+
+async def test_a_file_that_was_damaged_is_fetched_again_and_not_asked_for_by_its_tag_any_more(opened):
+    async with range_server(LARGE) as server, opened(cache=True) as transport:
+        first = await transport.fetch(job(server.url()))
+        Path(first.body_path).write_bytes(b"x" * len(LARGE))
+        again = await transport.fetch(job(server.url()))
+        assert (again.revalidated, Path(again.body_path).read_bytes()) == (False, LARGE)
+    assert ["if-none-match" in request for request in server.requests] == [False, True, False]
+
+
+async def test_what_does_not_fit_is_forgotten_even_if_it_can_not_be_had_again(opened):
+    async with range_server(LARGE) as server, opened(cache=True) as transport:
+        first = await transport.fetch(job(server.url()))
+        Path(first.body_path).write_bytes(b"x" * len(LARGE))
+        server.breaks = [1000]
+        await failure(transport, job(server.url()))
+        await transport.fetch(job(server.url()))
+    assert ["if-none-match" in request for request in server.requests] == [False, True, False, False]
+
+
+async def test_a_checksum_is_not_taken_on_trust_where_no_body_is_kept(opened):
+    async with range_server(LARGE) as server, opened({"store": "none"}, cache=True) as transport:
+        await transport.fetch(job(server.url()))
+        response = await transport.fetch(job(server.url(), checksum=f"sha256:{DIGEST}"))
+    assert (response.status, response.revalidated) == (200, False)
+
+
+async def test_the_hash_of_one_version_never_goes_with_the_body_of_another(opened):
+    """While a 304 about the first version is on its way, another job learns the second."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+    versions = {"body": b"version one", "tag": '"1"'}
+
+    async def script(peer):
+        while True:
+            request = await peer.request()
+            if b"X-Slow" in request and b"If-None-Match" in request:
+                asked.set()
+                await answer.wait()
+                await peer.send(b'HTTP/1.1 304 X\r\nETag: "1"\r\n\r\n')
+            else:
+                await peer.send(ok(versions["body"], f"ETag: {versions['tag']}"))
+
+    async with raw_server(script) as server, opened({"store": "inline"}, cache=True) as transport:
+        await transport.fetch(job(server.url()))
+        versions |= {"body": b"VERSION TWO", "tag": '"2"'}
+        slow = asyncio.create_task(transport.fetch(job(server.url(), headers=[("X-Slow", "1")])))
+        await asked.wait()
+        await transport.fetch(job(server.url()))
+        answer.set()
+        response = await slow
+    assert response.body == b"VERSION TWO"
+    assert (response.revalidated, response.sha256) == (False, hashlib.sha256(response.body).hexdigest())
+
+
+# What one may be told is not for another
+
+
+@pytest.mark.parametrize(
+    ("header", "http", "request_"),
+    [
+        (("Authorization", "Bearer alice"), {}, {}),
+        (("COOKIE", "u=alice"), {}, {}),
+        (("Proxy-Authorization", "Basic YWxpY2U="), {}, {}),
+        (("x-api-key", "alice"), {}, {"secret_headers": ["X-Api-Key"]}),
+        (("Host", "alice.test"), {}, {}),
+        (None, {"auth": [{"hosts": ["127.*"], "username": "alice", "password": "x", "type": "basic"}]}, {}),
+        (None, {"cookies": True}, {}),
+    ],
+)
+async def test_what_was_answered_to_credentials_is_given_to_nobody_else(opened, header, http, request_):
+    headers = [] if header is None else [header]
+    async with range_server(LARGE) as server:
+        for theirs, sections in ((headers, http), ([], {})):
+            async with opened(cache=True, request=request_, **sections) as transport:
+                response = await transport.fetch(job(server.url(), headers=theirs))
+                assert not response.revalidated
+    assert not any("if-none-match" in request for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("header", "http", "request_"),
+    [
+        (("Authorization", "Bearer bob"), {}, {}),
+        (("Cookie", "u=bob"), {}, {}),
+        (("X-Api-Key", "bob"), {}, {"secret_headers": ["X-API-KEY"]}),
+        (None, {"auth": [{"hosts": ["*"], "username": "bob", "password": "x", "type": "basic"}]}, {}),
+        (None, {"cookies": True}, {}),
+    ],
+)
+async def test_what_was_answered_to_nobody_in_particular_is_not_given_for_credentials(opened, header, http, request_):
+    headers = [] if header is None else [header]
+    async with range_server(LARGE) as server:
+        for theirs, sections in (([], {}), (headers, http)):
+            async with opened(cache=True, request=request_, **sections) as transport:
+                response = await transport.fetch(job(server.url(), headers=theirs))
+    assert (response.status, response.revalidated) == (200, False)
+    assert not any("if-none-match" in request for request in server.requests)
+
+
+async def test_credentials_for_another_host_change_nothing(opened):
+    auth = [{"hosts": ["other.test"], "username": "a", "password": "b", "type": "basic"}]
+    async with range_server(LARGE) as server, opened(cache=True, auth=auth) as transport:
+        for _ in range(2):
+            response = await transport.fetch(job(server.url()))
+    assert response.revalidated
+
+
+# Who could be anybody is not believed later
+
+
+async def _forging(peer):
+    """Forge a body under the tag of the real one, and break off where that is asked for."""
+    while True:
+        request = await peer.request()
+        whole = ok(b"FORGED BODY!", 'ETag: "real"')
+        if b"X-Break" in request:
+            await peer.send(whole[:-6])
+            return
+        await peer.send(whole)
+
+
+async def _real(peer):
+    while True:
+        request = await peer.request()
+        if b"If-None-Match" in request:
+            await peer.send(b'HTTP/1.1 304 X\r\nETag: "real"\r\n\r\n')
+        elif b"Range: bytes=6-" in request:
+            part = ok(REAL[6:], 'ETag: "real"', "Content-Range: bytes 6-11/12")
+            await peer.send(part.replace(b"200 OK", b"206 Partial Content"))
+        else:
+            await peer.send(ok(REAL, 'ETag: "real"'))
+
+
+class Site:
+    """One address, at which now an impostor answers and now the origin, whose authority is in ca.pem."""
+
+    def __init__(self, server: RawServer, tls: ssl.SSLContext) -> None:
+        self.url = server.url()
+        self._tls = tls
+        self._origin = trustme.CA()
+        self._origin.cert_pem.write_to_path("ca.pem")
+        self.becomes_an_impostor()
+
+    def becomes_an_impostor(self) -> None:
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(self._tls)
+        self.script: Script = _forging
+
+    def becomes_the_origin(self, script: Script = _real) -> None:
+        self._origin.issue_cert("127.0.0.1").configure_cert(self._tls)
+        self.script = script
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    async with raw_server(lambda peer: serving.script(peer), tls=tls) as server:
+        serving = Site(server, tls)
+        yield serving
+
+
+REAL = b"REAL  BODY.."
+TLS = {"tls": {"ca_file": "ca.pem"}}
+BREAKING = [("X-Break", "1")]
+
+
+@pytest.mark.parametrize("store", ["inline", "file"])
+async def test_what_an_unverified_server_said_is_not_remembered_for_verified_jobs(opened, site, store):
+    body = FILES | {"store": store}
+    async with opened(body, cache=True, **TLS) as transport:
+        first = await transport.fetch(job(site.url, verify=False))
+    site.becomes_the_origin()
+    async with opened(body, cache=True, **TLS) as transport:
+        response = await transport.fetch(job(site.url))
+        unverified = await transport.fetch(job(site.url, verify=False))
+        again = await transport.fetch(job(site.url))
+    assert first.sha256 == hashlib.sha256(b"FORGED BODY!").hexdigest()
+    assert (response.revalidated, response.sha256) == (False, hashlib.sha256(REAL).hexdigest())
+    assert (unverified.status, unverified.verified) == (200, False)
+    assert (again.status, again.verified, again.sha256) == (304, True, response.sha256)
+
+
+@pytest.mark.parametrize("by", ["job", "batch"])
+async def test_what_an_unverified_server_began_is_not_gone_on_with_by_verified_jobs(opened, site, by):
+    tls, fields = (TLS, {"verify": False}) if by == "job" else ({"tls": {"verify": False}}, {})
+    async with opened(RESUMED, **tls) as transport:
+        await failure(transport, job(site.url, headers=BREAKING, **fields))
+    assert len(files()) == 2
+    site.becomes_the_origin()
+    async with opened(RESUMED, **TLS) as transport:
+        response = await transport.fetch(job(site.url))
+    assert (response.verified, response.resumed_at) == (True, None)
+    assert Path(response.body_path).read_bytes() == REAL
+
+
+async def test_what_is_unverified_never_becomes_a_part_of_what_a_verified_server_began(opened, site):
+    async def breaking_off(peer):
+        await peer.request()
+        await peer.send(ok(REAL, 'ETag: "real"')[:-6])
+
+    async def forging_the_rest(peer):
+        await peer.request()
+        part = ok(b"FORGED", 'ETag: "real"', "Content-Range: bytes 6-11/12").replace(b"200 OK", b"206 Partial Content")
+        await peer.send(part[:-3])
+
+    async with opened(RESUMED, **TLS) as transport:
+        site.becomes_the_origin(breaking_off)
+        await failure(transport, job(site.url))
+        site.becomes_an_impostor()
+        site.script = forging_the_rest
+        await failure(transport, job(site.url, verify=False))
+        site.becomes_the_origin()
+        response = await transport.fetch(job(site.url))
+    assert Path(response.body_path).read_bytes() == REAL
+
+
+async def test_what_a_client_certificate_was_shown_for_is_not_remembered(opened, site):
+    trustme.CA().issue_cert("client.test").private_key_and_cert_chain_pem.write_to_path("client.pem")
+    site.becomes_the_origin()
+    tls = TLS["tls"] | {"client_cert": "client.pem"}
+    async with opened(cache=True, tls=tls) as transport:
+        responses = [await transport.fetch(job(site.url)) for _ in range(2)]
+    assert [response.revalidated for response in responses] == [False, False]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    import trustme
+
 MAX_PAYLOAD = 8 * 1024 * 1024
 _PERMISSIONS = {"publish": {"deny": ["secret.>"]}}
 
@@ -24,10 +26,18 @@ class NatsServer(ServerProcess):
     name = "nats"
     username, password = "fetcher", "secret"
 
+    def __init__(self, certificate: trustme.LeafCert | None = None) -> None:
+        super().__init__()
+        self._tls = {}
+        if certificate is not None:
+            pem = self.folder / "server.pem"
+            certificate.private_key_and_cert_chain_pem.write_to_path(pem)
+            self._tls = {"tls": {"cert_file": str(pem), "key_file": str(pem)}}
+
     @property
     def url(self) -> str:
         """The address, without a password."""
-        return f"nats://127.0.0.1:{self.port}"
+        return f"{'tls' if self._tls else 'nats'}://127.0.0.1:{self.port}"
 
     def command(self) -> Sequence[str]:
         config = {
@@ -39,7 +49,7 @@ class NatsServer(ServerProcess):
             },
         }
         path = self.folder / "nats.conf"
-        path.write_text(json.dumps(config))
+        path.write_text(json.dumps(config | self._tls))
         return [str(Path(sys.executable).parent / "nats-server"), "-c", str(path)]
 
     def connection(self) -> AbstractAsyncContextManager[Any]:

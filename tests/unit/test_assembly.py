@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fetcher.assembly import Batch
+from fetcher.assembly import Batch, plan
 from fetcher.config.model import Config, sink_fingerprints
-from fetcher.errors import ConfigError, StateBusyError, StateError
+from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
+from fetcher.model import Result
+from fetcher.pipeline.outlet import Batching, Plan
 from fetcher.queues.sqlite import SqliteQueue
+from fetcher.sinks.file import FileSink
 
 
 def config(*sinks, source="http://127.0.0.1:1/", **settings):
@@ -176,3 +179,68 @@ def test_a_sink_is_known_by_type_path_and_format():
     same = [{"type": "file", "path": "a.jsonl"}, {"type": "file", "path": "a.jsonl", "format": "jsonl"}]
     assert {known(sink) for sink in [*same, same[0] | {"if_exists": "append"}]} == {known("a.jsonl")}
     assert len({known("a.jsonl"), known("b.jsonl"), known("-")}) == 3
+
+
+# Sinks that are not required
+
+
+def optional(path="extra.jsonl", **settings):
+    return {"type": "file", "name": "extra", "path": path, "required": False} | settings
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """Have the check of every sink at extra.jsonl fail, as if it were a server that is away."""
+    check = FileSink.check
+
+    async def fails(self, mark, *, resume):
+        if self._path.name == "extra.jsonl":
+            raise SinkError("the server is away", retryable=True)
+        await check(self, mark, resume=resume)
+
+    monkeypatch.setattr(FileSink, "check", fails)
+
+
+async def test_one_that_is_away_at_the_start_keeps_nobody_from_starting(opened, unreachable):
+    with pytest.raises(SinkError, match="away"):
+        await opened(config("a.jsonl", "extra.jsonl"))
+    batch = await opened(config("a.jsonl", optional()), fresh=True)
+    assert [outlet.title for outlet in batch.engine.delivery.outlets] == ["file-1", "extra"]
+    await opened(config("a.jsonl", optional()))
+
+
+async def test_one_that_can_never_be_used_is_refused_all_the_same(opened):
+    with pytest.raises(ConfigError):
+        await opened(config("a.jsonl", optional("/proc/nope/x.jsonl")))
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_dead_letters_of_an_earlier_run_go_with_it_unless_they_were_taken_in_hand(opened, folder, changed):
+    batch = await opened(config("a.jsonl", optional()))
+    dead = batch._dead["sink:1"]
+    await dead.open(None)
+    dead._format = Verbatim()
+    await finish(batch)
+    await batch._queue.put([], {"dead:sink:1": await dead.write(b"lost\n")})
+    path = folder / "state" / "batch.extra.dead.jsonl"
+    assert path.read_bytes() == b"lost\n"
+    if changed:
+        path.write_bytes(b"mine\n")
+    await opened(config("a.jsonl", optional()))
+    assert path.read_bytes() == (b"mine\n" if changed else b"")
+
+
+def test_the_settings_of_a_sink_become_its_plan():
+    made = config(
+        "a.jsonl",
+        optional(
+            where="status == 200", drop=["body"], patience="1m", batch={"size": 5, "bytes": "1kB", "linger": "2s"}
+        ),
+    )
+    first, second = (plan(sink, index) for index, sink in enumerate(made.sinks, 1))
+    assert first == Plan(title="file-1")
+    assert (second.title, second.required, second.patience) == ("extra", False, 60.0)
+    assert second.batching == Batching(5, 1000, 2.0)
+    record = Result(batch="b", job_id="1", url="u", outcome="ok", attempts=1, status=200, body=b"x")
+    assert second.where(record)
+    assert second.reshape(record).body is None

@@ -62,6 +62,7 @@ class PooledConnection(ResponseHandler):
         self._on_lost = on_lost
         self._peer: Any = None
         self._arrivals: select.poll | None = None
+        self._secure = False
         self._reader: ResponseParser | None = None
         self._failure: BaseException | None = None
         self._arrival: asyncio.Future[None] | None = None
@@ -80,6 +81,7 @@ class PooledConnection(ResponseHandler):
         super().connection_made(transport)
         self._peer = transport.get_extra_info("peername")
         self._arrivals = _arrivals(transport)
+        self._secure = transport.get_extra_info("ssl_object") is not None
 
     def data_received(self, data: bytes) -> None:
         """Read on in the response that is expected; what nobody expects is kept as a sign."""
@@ -115,7 +117,8 @@ class PooledConnection(ResponseHandler):
     def expect(self, reader: ResponseParser) -> None:
         """Read the next response with this parser. Raises FetchError if something came before it was asked for."""
         # Of one that was used before, the pool has asked just now.
-        if self._tail or (self._fresh and self._has_arrivals()):
+        # Under TLS a server may send tickets whenever it likes (RFC 8446, section 4.6.1).
+        if self._tail or (self._fresh and not self._secure and self._has_arrivals()):
             self._suspects.add(self._peer)
             raise FetchError(ErrorKind.BAD_HTTP, "the server answered before it was asked", sent=False)
         self._reader = reader
@@ -190,6 +193,17 @@ class PooledConnection(ResponseHandler):
         self._reader = None
         self._parser = None
 
+    def close(self) -> None:
+        """Close it; at once if the request was not sent whole, as nobody may ever read the rest of it."""
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.abort()
+        else:
+            super().close()
+
+    def suspect(self) -> None:
+        """Use no connection with this peer twice for a while."""
+        self._suspects.add(self._peer)
+
     def is_connected(self) -> bool:
         """Whether it can be used. The pool asks before each reuse; a new connection is not asked."""
         if not super().is_connected():
@@ -199,7 +213,7 @@ class PooledConnection(ResponseHandler):
             self._suspects.add(self._peer)
             return False
         if self._has_arrivals():
-            # What it is, nobody has read yet: most often the end of the connection.
+            # What it is, nobody has read yet: most often the end of the connection, or a ticket of TLS.
             return False
         return self._peer not in self._suspects
 
@@ -212,12 +226,9 @@ class PooledConnection(ResponseHandler):
 
 
 def _arrivals(transport: asyncio.BaseTransport) -> select.poll | None:
-    """Return what tells at once whether something has arrived on a connection; None where that can not be known.
-
-    Under TLS it can not: a server may send tickets whenever it likes (RFC 8446, section 4.6.1).
-    """
+    """Return what tells at once whether something has arrived on a connection; None where that can not be known."""
     sock = transport.get_extra_info("socket")
-    if sock is None or transport.get_extra_info("ssl_object") is not None or not hasattr(select, "poll"):
+    if sock is None or not hasattr(select, "poll"):
         return None
     arrivals = select.poll()
     arrivals.register(sock.fileno(), select.POLLIN)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import contextmanager
 from io import BytesIO
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Protocol
@@ -28,7 +29,8 @@ from fetcher.transports.http.faults import fetch_error
 from fetcher.transports.http.wire import ResponseParser
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from asyncio import WriteTransport
+    from collections.abc import Iterator, Mapping
 
     from aiohttp import ClientResponse, ClientSession
     from aiohttp.client_proto import ResponseHandler
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 _EXPECT_BODY = frozenset({"POST", "PUT", "PATCH"})
 _MOST_ROUTES = 4096
 _SWITCHING = 101
+_UPLOAD_TICK = 0.1
 _LARGE_BODY = 1024 * 1024
 
 
@@ -169,13 +172,21 @@ class ConnectionExchange:
             except Exception as error:
                 raise fetch_error(error, url, trace) from error
             try:
-                return await self._talk(connection, hop, data)
+                return await self._talk(connection, hop, data, trace)
             except (ServerDisconnectedError, ClientOSError) as error:
                 connection.close()
                 # A server may close an idle connection at the moment at which it is used again (RFC 9112,
                 # section 9.3.1). Every turn uses up a pooled connection, so this ends.
                 if not trace.reused or hop.method not in IDEMPOTENT:
                     raise fetch_error(error, url, trace) from error
+            except FetchError as error:
+                protocol = connection.protocol
+                connection.close()
+                # What a server says on a connection that was used before may belong to what was asked there before.
+                late = error.kind is ErrorKind.NOT_HTTP and trace.reused and hop.method in IDEMPOTENT
+                if not late or not isinstance(protocol, PooledConnection):
+                    raise
+                protocol.suspect()
             except OSError as error:
                 connection.close()
                 raise fetch_error(error, url, trace) from error
@@ -183,7 +194,7 @@ class ConnectionExchange:
                 connection.close()
                 raise
 
-    async def _talk(self, connection: Connection, hop: Hop, data: bytes) -> Answer:
+    async def _talk(self, connection: Connection, hop: Hop, data: bytes, trace: HopTrace) -> Answer:
         protocol = connection.protocol
         transport = None if protocol is None else protocol.transport
         if not isinstance(protocol, PooledConnection) or transport is None:
@@ -191,7 +202,11 @@ class ConnectionExchange:
         parser = ResponseParser(hop.method, self._bounds)
         protocol.expect(parser)
         transport.write(data)
-        head = await protocol.head()
+        if transport.get_write_buffer_size():
+            with _uploading(transport, trace, self._loop):
+                head = await protocol.head()
+        else:
+            head = await protocol.head()
         return _ConnectionAnswer(connection, protocol, parser, head)
 
     def _serialise(self, hop: Hop, route: _Route, target: str) -> bytes:
@@ -233,6 +248,26 @@ class ConnectionExchange:
         if len(self._routes) > _MOST_ROUTES:
             self._routes.popitem(last=False)
         return route
+
+
+@contextmanager
+def _uploading(transport: WriteTransport, trace: HopTrace, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Count it as progress while the server takes more of a long request: that is no silence."""
+    left = transport.get_write_buffer_size()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal left, timer
+        before, left = left, transport.get_write_buffer_size()
+        if left < before:
+            trace.taken()
+        timer = loop.call_later(_UPLOAD_TICK, look)
+
+    timer = loop.call_later(_UPLOAD_TICK, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _ConnectionAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -23,11 +24,13 @@ from fetcher.transports.http.redirects import (
     shown_location,
 )
 from fetcher.transports.http.tracing import HopTrace
+from fetcher.transports.http.wire import is_length
 
 if TYPE_CHECKING:
     from fetcher.transports.watchdog import Watch
 
 _MOST_DRAINED = 64 * 1024
+_LONGEST_DRAIN = 1.0
 
 
 class Means(msgspec.Struct):
@@ -131,11 +134,12 @@ class Fetch:
     async def _drain(self, answer: Answer) -> None:
         """Read a short body that nobody wants, so that its connection can be used again."""
         read = 0
-        # Whether it is whole does not matter: where the redirect leads is known.
-        with suppress(FetchError):
-            while read <= _MOST_DRAINED and (chunk := await answer.read()):
-                self._watch.progress(len(chunk))
-                read += len(chunk)
+        # Whether it is whole does not matter: where the redirect leads is known. Nor is it worth a long wait.
+        with suppress(FetchError, TimeoutError):
+            async with asyncio.timeout(_LONGEST_DRAIN):
+                while read <= _MOST_DRAINED and (chunk := await answer.read()):
+                    self._watch.progress(len(chunk))
+                    read += len(chunk)
 
 
 def _head(hop: Hop, answer: Answer, timings: Timings, redirects: list[Redirect]) -> Response:
@@ -148,7 +152,7 @@ def _head(hop: Hop, answer: Answer, timings: Timings, redirects: list[Redirect])
         final_url=hop.url,
         headers=answer.headers if fields.get("Location") is None else shown_headers(answer.headers),
         content_type=printable(fields.get("Content-Type")),
-        content_length=int(length) if length and length.isascii() and length.isdigit() else None,
+        content_length=int(length) if length and is_length(length) else None,
         http_version=answer.http_version,
         remote_ip=answer.remote_ip,
         proxy=None if lane.proxy is None else str(lane.proxy),

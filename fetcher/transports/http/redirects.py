@@ -16,7 +16,7 @@ import msgspec
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import SCHEMES, make_job, mask_userinfo
+from fetcher.intake import SCHEMES, check_host, make_job, mask_userinfo, may_have_userinfo
 from fetcher.transports.http.exchange import Hop
 from fetcher.transports.http.fields import printable
 
@@ -48,6 +48,12 @@ _OF_BODY = frozenset(
 _KEPT = string.punctuation
 
 
+class RedirectedHop(Hop, kw_only=True):
+    """A hop that an answer asked for. ``first`` is the URL of the job's own, the one before all redirects."""
+
+    first: str
+
+
 class RedirectPolicy(msgspec.Struct, frozen=True):
     """How far redirects are followed: ``most`` hops of one fetch, and from https to http if ``downgrade`` is True.
 
@@ -68,7 +74,7 @@ def redirect_policy(request: RequestSettings) -> RedirectPolicy:
     return RedirectPolicy(request.max_redirects, OF_ORIGIN | secret, request.downgrade == "follow")
 
 
-def follow(hop: Hop, status: int, location: str, policy: RedirectPolicy = _USUAL) -> Hop:
+def follow(hop: Hop, status: int, location: str, policy: RedirectPolicy = _USUAL) -> RedirectedHop:
     """Return the hop that a redirect asks for. Raises FetchError if it leads nowhere that may be fetched."""
     target = _target(hop.url, status, location)
     if not policy.downgrade and hop.url.startswith("https:") and not target.startswith("https:"):
@@ -81,7 +87,8 @@ def follow(hop: Hop, status: int, location: str, policy: RedirectPolicy = _USUAL
         headers = [header for header in headers if header[0].lower() not in _OF_BODY]
     if origin_of(target) != origin_of(hop.url):
         headers = [header for header in headers if not _is_private(header, policy)]
-    return Hop(method, target, headers, body, hop.timeout, hop.lane)
+    first = hop.first if isinstance(hop, RedirectedHop) else hop.url
+    return RedirectedHop(method, target, headers, body, hop.timeout, hop.lane, first=first)
 
 
 def shown_location(location: str) -> str:
@@ -91,7 +98,7 @@ def shown_location(location: str) -> str:
 
 def shown_headers(headers: list[Header]) -> list[Header]:
     """Return response headers as they may stand in a record: a Location without a user and password."""
-    if not any("@" in value and name.lower() == "location" for name, value in headers):
+    if not any(name.lower() == "location" and may_have_userinfo(value) for name, value in headers):
         return headers
     return [(name, mask_userinfo(value) if name.lower() == "location" else value) for name, value in headers]
 
@@ -126,9 +133,9 @@ def _target(base: str, status: int, location: str) -> str:
         joined = str(URL(base, encoded=True).join(_reference(location)))
     except ValueError as error:
         # The message may quote the URL, and with it a password.
-        reason = "is not a URL" if "@" in location else str(error)
+        reason = "is not a URL" if may_have_userinfo(location) else str(error)
         message = f"points to {shown!r}: {reason}"
-        raise FetchError(ErrorKind.BAD_REDIRECT, message, status=status) from error
+        raise FetchError(ErrorKind.BAD_REDIRECT, message, status=status) from None
     checked = make_job("", joined)
     if checked.rejected is not None:
         message = f"points to {shown!r}: {checked.rejected.message}"
@@ -149,4 +156,7 @@ def _reference(location: str) -> URL:
     if reference.scheme in SCHEMES and not reference.raw_host:
         # It would be joined as a path if the base has the same scheme (RFC 3986, section 5.2.2: not strictly).
         raise ValueError("has no host")
+    if reference.raw_host:
+        # Joining loses the brackets of what is no IPv6 address, and with them that it was none.
+        check_host(reference.raw_host)
     return reference

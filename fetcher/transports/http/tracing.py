@@ -61,6 +61,11 @@ class HopTrace(Trace):
             if self._watch is not None:
                 self._watch.release()
 
+    def taken(self) -> None:
+        """Note that the server took more of a long request."""
+        if self._watch is not None:
+            self._watch.progress()
+
     async def send_connection_reuseconn(self) -> None:
         """Note that no connection had to be opened."""
         self.reused = self.connected = self.sent = True

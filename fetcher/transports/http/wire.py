@@ -5,7 +5,7 @@ What is not plainly right is refused, as a body that was cut at the wrong place 
 - A head whose lines end in LF alone (RFC 9112, section 2.2). In the framing of chunks only CRLF ends a line.
 - obs-fold: a field that goes on in the next line, which becomes one line with a space (section 5.2).
 - Several Content-Length with one value, which are one (section 6.3). Different ones are kind ``bad_http``.
-- ``Transfer-Encoding: identity``, which says nothing. Transfer-Encoding with a Content-Length is ``bad_http``.
+- ``Transfer-Encoding: identity`` alone, which says nothing. Transfer-Encoding with a Content-Length is ``bad_http``.
 - Bytes after a complete response, which stands. Its connection is not used again.
 - A response without Content-Length and chunks, which ends with its connection. It is marked, for nothing proves that
   it is whole.
@@ -28,17 +28,23 @@ if TYPE_CHECKING:
 
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\r\n\0]*)?\r\n")
-_FIELD_LINE = re.compile(r"(?m)^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)\r\n")
+# Possessive where two parts could share blanks: a head full of them must not cost the square of its length.
+_FIELD_LINE = re.compile(r"(?m)^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*+([^\r\n\0]*+)\r\n")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
-_OBS_FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
+_OBS_FOLD = re.compile(r"(?<![ \t])[ \t]*+\r?\n[ \t]++")
 _BARE_LF = re.compile(r"(?<!\r)\n")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?")
 _BEGINNING = b"HTTP/"
 _MOST_INTERIM = 8
 _SWITCHING = 101
 _FIRST_FINAL = 200
-_BODYLESS = frozenset({204, 304})
+_NO_CONTENT = 204
+_BODYLESS = frozenset({_NO_CONTENT, 304})
+_NONE = frozenset({None, "0"})
 _LONGEST_CHUNK_LINE = 4096
+# Lines of chunks may take so many bytes, and so many for each byte of the body, which chunks of one byte need.
+_FREE_FRAMING = 1024 * 1024
+_FRAMING = 16
 _LONGEST_LENGTH = 18
 _SHOWN = 60
 
@@ -88,6 +94,7 @@ class ResponseParser:
         "_bounds",
         "_buffer",
         "_feed_body",
+        "_framing",
         "_interim",
         "_left",
         "_pieces",
@@ -110,6 +117,7 @@ class ResponseParser:
         self._beginning = bytearray()
         self._buffer = b""
         self._feed_body: Callable[[bytes], None] = self._feed_length
+        self._framing = 0
         self._interim = 0
         self._left = 0
         self._trailer = 0
@@ -220,27 +228,32 @@ class ResponseParser:
         fields = head.fields
         connection = fields.get("connection")
         self.reusable = head.version == "1.1" if connection is None else _keeps(connection, head.version)
+        coding = fields.get("transfer-encoding")
+        length = fields.get("content-length")
         if self._without_body or head.status in _BODYLESS:
             self.complete = True
+            if not self._without_body and (coding is not None or (head.status == _NO_CONTENT and length not in _NONE)):
+                # It speaks of a body that there can not be; that may still come.
+                self.reusable = False
             return
-        coding = fields.get("transfer-encoding")
-        if coding is not None and self._is_chunked(head):
-            return
-        length = fields.get("content-length")
+        if coding is not None:
+            # Of HTTP/1.0, which did not know it (RFC 9112, section 6.1).
+            self.reusable = self.reusable and head.version == "1.1"
+            if self._is_chunked(head):
+                return
         if length is None:
             self.length_unknown, self.reusable = True, False
             self._feed_body = self._feed_to_end
             return
-        if len(fields) != len(head.headers) or not _is_length(length):
+        if len(fields) != len(head.headers) or not is_length(length):
             length = _one_length(head)
         self.length = self._left = int(length)
         self.complete = not self._left
 
     def _is_chunked(self, head: Head) -> bool:
         values = [value for name, value in head.headers if name.lower() == "transfer-encoding"]
-        codings = [coding.strip().lower() for value in values for coding in value.split(",")]
-        codings = [coding for coding in codings if coding and coding != "identity"]
-        if not codings:
+        codings = [coding.strip(" \t").lower() for value in values for coding in value.split(",")]
+        if codings == ["identity"]:
             return False
         if codings != ["chunked"]:
             shown = ", ".join(codings)[:_SHOWN]
@@ -276,6 +289,7 @@ class ResponseParser:
                 self._buffer = _unfinished(data[at:], _LONGEST_CHUNK_LINE, "the size of a chunk")
                 return
             size = _chunk_size(data[at:end])
+            self._count_framing(end - at)
             at = end + 2
             if not size:
                 self._feed_body = self._feed_trailer
@@ -291,6 +305,11 @@ class ResponseParser:
             if data[at : at + 2] != b"\r\n":
                 raise _bad("a chunk is longer than it says")
             at += 2
+
+    def _count_framing(self, line: int) -> None:
+        self._framing += line
+        if self._framing > _FREE_FRAMING + _FRAMING * self.received:
+            raise _bad(f"the lines of chunks take {self._framing} bytes, for {self.received} bytes of a body")
 
     def _feed_chunk(self, data: bytes) -> None:
         """Read on within a chunk, or at the line break behind it."""
@@ -388,18 +407,19 @@ def _keeps(connection: str, version: str) -> bool:
     return "close" not in options and (version == "1.1" or "keep-alive" in options)
 
 
-def _is_length(value: str) -> bool:
+def is_length(value: str) -> bool:
+    """Return whether the value of a Content-Length is one that is to be believed."""
     return value.isascii() and value.isdigit() and len(value) <= _LONGEST_LENGTH
 
 
 def _one_length(head: Head) -> str:
     """Return the one value of one or more Content-Length fields."""
     values = [value for name, value in head.headers if name.lower() == "content-length"]
-    lengths = {length.strip() for value in values for length in value.split(",")}
+    lengths = {length.strip(" \t") for value in values for length in value.split(",")}
     if len(lengths) > 1:
         raise _bad(f"different values of Content-Length: {', '.join(sorted(lengths))[:_SHOWN]!r}")
     length = lengths.pop()
-    if not _is_length(length):
+    if not is_length(length):
         raise _bad(f"Content-Length is no length: {length[:_SHOWN]!r}")
     return length
 

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import __main__ as program
 from benchmarks.cases import all_cases
 from benchmarks.contest import BARE, peer_names
+from benchmarks.outputs import OUTPUTS
 from benchmarks.variants import VARIANTS
 
 # What of a case is asked for, and the labels of all tables' rows. Heavy peers start slowly: they are in one case.
@@ -31,6 +32,7 @@ CASES = {
     "end_to_end": ([], [["bare_aiohttp", "fetcher_run", "fetcher_batch"]]),
     "scale": ([], [["fetcher_null 2", "fetcher_null 20", "fetcher_null 200", "fetcher_run 2", "fetcher_run 20"]]),
     "hardening": ([], [list(VARIANTS)]),
+    "sinks": ([], [list(OUTPUTS)]),
     "hosts": ([], [[f"{name}, {order}" for name in ("steep", "flat") for order in ("random", "sorted")]]),
 }
 REQUESTS = {"large": 2, "latency": 100}

@@ -23,6 +23,7 @@ else:
 READERS = {"gzip": gzip.decompress, "zstd": zstd.decompress}
 
 
+@arbitrary.UNHURRIED
 @given(
     st.lists(arbitrary.results(), max_size=4),
     st.sampled_from(sorted(READERS)),

@@ -54,6 +54,7 @@ def expected(result):
             yield name, str(value)
 
 
+@arbitrary.UNHURRIED
 @given(arbitrary.results())
 def test_whatever_comes_in_comes_out(results):
     found = rows(written(results))
@@ -81,6 +82,7 @@ def body(row):
     return row["body"].removeprefix("'").encode()
 
 
+@arbitrary.UNHURRIED
 @given(arbitrary.results(text=st.text(max_size=20)))
 def test_no_cell_of_text_is_a_formula(results):
     for row in csv.reader(io.StringIO(written(results, delimiter=";").decode(), newline=""), delimiter=";"):
@@ -136,6 +138,7 @@ def test_columns_that_make_no_sense_are_refused(columns, message):
     assert refused.value.errors()[0]["msg"] == message
 
 
+@arbitrary.UNHURRIED
 @given(arbitrary.results())
 def test_duckdb_reads_the_same(results):
     path = _file(written(results))

@@ -70,6 +70,7 @@ def same(record, result):
             assert found == value
 
 
+@arbitrary.UNHURRIED
 @given(arbitrary.results())
 def test_whatever_comes_in_comes_out(results):
     found = read(form().encode(results))
@@ -78,6 +79,7 @@ def test_whatever_comes_in_comes_out(results):
         same(record, result)
 
 
+@arbitrary.UNHURRIED
 @given(arbitrary.results(text=st.text(max_size=9), name=st.text(max_size=9), value=st.text(max_size=9)))
 def test_no_text_at_all_can_break_a_batch(results):
     assert [record["job_id"] for record in read(form().encode(results))] == [result.job_id for result in results]
@@ -106,13 +108,16 @@ def test_the_codec_is_the_one_that_was_asked_for(codec):
     assert file.metadata.row_group(0).column(0).compression == expected
 
 
-def test_row_groups_are_as_large_as_was_asked_for(tmp_path):
-    shape = form(row_group=MIB)
-    drafts = b"".join(shape.draft(results(*"abcd", body=bytes(100_000))) for _ in range(10))
+@pytest.mark.parametrize(
+    ("partition_by", "expected"), [("none", [1200, 1200, 1200, 400]), ("host", [1024] * 3 + [928])]
+)
+def test_row_groups_are_as_large_as_was_asked_for(tmp_path, partition_by, expected):
+    shape = form(row_group=MIB, partition_by=partition_by)
+    drafts = b"".join(shape.draft(results(*["http://a.test/"] * 400, body=bytes(1000))) for _ in range(10))
     [part] = parts(shape, drafts, tmp_path)
     file = pq.ParquetFile(part)
     sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
-    assert sizes == [12, 12, 12, 4]
+    assert sizes == expected
 
 
 def hosts(path):
@@ -155,6 +160,7 @@ def test_partitions_by_date_are_what_readers_expect(tmp_path):
     ]
 
 
+@arbitrary.UNHURRIED
 @given(
     st.lists(
         st.lists(st.sampled_from(["http://a.test/", "http://b.test/", "http://c.test/", "?"]), max_size=4), max_size=5

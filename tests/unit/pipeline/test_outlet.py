@@ -243,12 +243,11 @@ async def test_what_a_sink_does_not_take_goes_to_its_dead_letters(failure):
 
 async def test_a_sink_that_is_away_too_long_is_tried_now_and_then(monkeypatch):
     sink, dead = Failing(*(away() for _ in range(1000))), MemorySink()
+    monkeypatch.setattr(module, "_MAX_BACKOFF", 3600)
     bench = await Bench(sink=optional(sink, dead, patience=0.01)).open()
     await bench.add(2)
     await bench.until_done(2)
     assert sink.calls > 1
-    monkeypatch.setattr(module, "_MAX_BACKOFF", 3600)
-    bench.delivery.outlets[0]._rests_until = 1e12
     calls = sink.calls
     await bench.add(2)
     await bench.until_done(4)
@@ -289,6 +288,20 @@ async def test_the_count_of_dead_letters_goes_on_after_a_resume():
     await bench.add(2)
     await bench.end()
     assert Tally.load(bench.committed[TALLY_MARK]).dead_letters == {"extra": 9}
+
+
+async def test_when_another_sink_stops_the_run_nothing_becomes_a_dead_letter():
+    """The run will be resumed, and the sink that is not required may be there by then."""
+    away_now, dead, bad = MemorySink(), MemorySink(), MemorySink()
+    away_now.down, bad.gate, bad.fail_with = True, asyncio.Event(), "no rights"
+    bench = await Bench(bad=bad, sink=optional(away_now, dead, patience=3600)).open()
+    await bench.add(2)
+    while bench.delivery.outlets[1].trouble is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    bad.gate.set()
+    with pytest.raises(SinkError, match="no rights"):
+        await bench.running
+    assert (dead.results, await bench.done()) == ([], 0)
 
 
 async def test_dead_letters_that_can_not_be_written_stop_the_run():

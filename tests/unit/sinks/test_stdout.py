@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
+import sys
 import threading
 
 import pytest
+from pydantic import ValidationError
 
 from fetcher.errors import SinkError
 from fetcher.model import Outcome, Result
 from fetcher.sinks.stdout import StdoutConfig, StdoutSink
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 class Plain:
@@ -111,3 +119,33 @@ async def test_it_is_the_process_s_own_unless_told_otherwise(capfdbinary, monkey
 
     sys.stdout.close()
     assert capfdbinary.readouterr().out.count(b'"job_id":"a"') == 1
+
+
+READERS = {
+    "csv": lambda data: data.decode().splitlines()[1:],
+    "warc": lambda data: data.split(b"WARC-Type: metadata")[1:],
+    "jsonl": lambda data: data.splitlines(),
+}
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("name", READERS)
+async def test_every_format_that_streams_can_be_piped(pipe, name, compression):
+    reader, writer = pipe
+    config = StdoutConfig.model_validate({"format": {"type": name, "compression": compression}})
+    sink = StdoutSink(config.format.build(), writer)
+    await sink.open(None)
+    await sink.write(results("a", "b"))
+    await sink.write(results("c"))
+    await sink.close()
+    data = os.read(reader, 100_000)
+    if compression == "gzip":
+        data = gzip.decompress(data)
+    elif compression == "zstd":
+        data = zstd.decompress(data)
+    assert len(READERS[name](data)) == 3
+
+
+def test_parquet_can_not_be_piped():
+    with pytest.raises(ValidationError, match="parquet is written in whole files, which a pipe can not take"):
+        StdoutConfig.model_validate({"format": "parquet"})

@@ -138,7 +138,8 @@ class BodyReader:
                         watch.progress()
                     if over:
                         break
-            if decoder is not None and wire_size and not response.truncated:
+            # Of a body that ends with its connection nothing says that it was empty.
+            if decoder is not None and (wire_size or answer.length_unknown) and not response.truncated:
                 decoder.finish()
         finally:
             response.body_size = self._cap - room

@@ -4,6 +4,9 @@
 
 Credentials are added to each hop by itself and are gone with it, so that a redirect takes none along: the host that it
 leads to gets what its own entry says, or nothing. A job that brings its own ``Authorization`` is left alone.
+
+A host has many ports, which may be those of other people's servers. An entry that names no port is for the usual one of
+http or https, and for that of the job's own URL; a redirect to any other gets nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from fetcher.errors import FetchError, suggestion
 from fetcher.settings import Secret, Settings
 from fetcher.transports.http.credentials.digest import DigestScheme
 from fetcher.transports.http.credentials.oauth import OAuthScheme, TokenRequest, basic
-from fetcher.transports.http.origins import host_of
+from fetcher.transports.http.origins import host_of, origin_and_target
+from fetcher.transports.http.redirects import RedirectedHop, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +36,9 @@ if TYPE_CHECKING:
 
 _UNAUTHORIZED = 401
 _MOST_DRAINED = 64 * 1024
-_MOST_HOSTS = 4096
+_MOST_ORIGINS = 4096
+_USUAL_PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65_535
 
 
 class Scheme(Protocol):
@@ -71,7 +77,9 @@ class AuthSettings(Settings):
     """Credentials, and the hosts that they are for."""
 
     hosts: list[str] = Field(min_length=1)
-    """Names or patterns (``*.example.org``). The first entry that matches is the one; ``*`` is every host there is."""
+    """Names or patterns (``*.example.org``), with a port (``example.org:8443``, ``*:*``) or without one, which is for
+    the usual port and for the one in a job's own URL, but for no other that a redirect leads to. The first entry that
+    matches is the one; ``*`` is every host there is. IPv6 addresses with a port stand in brackets."""
     insecure: bool = False
     """``true`` sends them over http, too, where everybody on the way can read them. Otherwise such a request goes
     without."""
@@ -80,10 +88,27 @@ class AuthSettings(Settings):
     @classmethod
     def _are_hosts(cls, hosts: list[str]) -> list[str]:
         for host in hosts:
-            if "/" in host or host.count(":") == 1 or not host:
-                words = f"{host[:60]!r} is no host; write its name without scheme, port and path"
+            if not _is_host(host):
+                words = f"{host[:60]!r} is no host; write its name, or name:port, without scheme and path"
                 raise PydanticCustomError("host", "{words}", {"words": words})
         return [host.lower() for host in hosts]
+
+
+def _host_and_port(entry: str) -> tuple[str, str | None]:
+    """Split an entry of ``hosts``. A port of None is none; more than one colon without brackets is IPv6."""
+    if entry.startswith("[") and ":" in entry.partition("]")[0]:
+        host, _, port = entry[1:].partition("]")
+        return host, port.removeprefix(":") if port else None
+    if entry.count(":") == 1:
+        host, _, port = entry.partition(":")
+        return host, port
+    return entry, None
+
+
+def _is_host(entry: str) -> bool:
+    host, port = _host_and_port(entry)
+    known = port is None or port == "*" or (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _LAST_PORT)
+    return bool(host) and "/" not in host and known
 
 
 class BasicSettings(AuthSettings):
@@ -189,12 +214,19 @@ AuthEntry = Annotated[
 
 class _Entry:
     def __init__(self, settings: AuthSettings, scheme: Scheme) -> None:
-        self.patterns = settings.hosts
+        self._patterns = [_host_and_port(host) for host in settings.hosts]
         self.insecure = settings.insecure
         self.scheme = scheme
 
-    def matches(self, host: str) -> bool:
-        return any(fnmatchcase(host, pattern) for pattern in self.patterns)
+    def matches(self, url: str, *, own: bool) -> bool:
+        """Return whether it is for a URL; ``own`` if that is of the origin that the job asks for."""
+        scheme, _, port = origin_of(url)
+        host = host_of(url)
+        usual = own or port == _USUAL_PORTS.get(scheme)
+        return any(
+            fnmatchcase(host, pattern) and (usual if wanted is None else wanted in {"*", str(port)})
+            for pattern, wanted in self._patterns
+        )
 
 
 class AuthenticatingExchange:
@@ -214,11 +246,11 @@ class AuthenticatingExchange:
     ) -> None:
         self._inner = inner
         self._entries = [_Entry(entry, entry.scheme(tokens, timeout, lane)) for entry in entries]
-        self._of_host: OrderedDict[str, _Entry | None] = OrderedDict()
+        self._of_origin: OrderedDict[tuple[str, bool], _Entry | None] = OrderedDict()
 
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Make the hop. Raises FetchError; of kind ``auth_failed`` if there is no token to be had."""
-        entry = self._entry(host_of(hop.url))
+        entry = self._entry(hop)
         if (
             entry is None
             or not (entry.insecure or hop.url.startswith("https://"))
@@ -249,13 +281,15 @@ class AuthenticatingExchange:
         finally:
             hop.headers = kept
 
-    def _entry(self, host: str) -> _Entry | None:
-        known = self._of_host
-        if host not in known:
-            known[host] = next((entry for entry in self._entries if entry.matches(host)), None)
-            if len(known) > _MOST_HOSTS:
+    def _entry(self, hop: Hop) -> _Entry | None:
+        known = self._of_origin
+        own = not isinstance(hop, RedirectedHop) or origin_of(hop.url) == origin_of(hop.first)
+        key = origin_and_target(hop.url)[0], own
+        if key not in known:
+            known[key] = next((entry for entry in self._entries if entry.matches(hop.url, own=own)), None)
+            if len(known) > _MOST_ORIGINS:
                 known.popitem(last=False)
-        return known[host]
+        return known[key]
 
 
 async def _drain(answer: Answer) -> None:

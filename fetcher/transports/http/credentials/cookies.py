@@ -1,21 +1,28 @@
 """Cookies of one batch (RFC 6265), for one hop at a time; off unless ``http.cookies`` is on.
 
-The jar is that of aiohttp, which knows domains, paths, expiry and limits. What it does not know is which domains belong
-to many owners: a cookie for such a public suffix (``co.uk``, ``github.io``) would go to all of them, and is refused.
+The jar is that of aiohttp, which knows domains, paths, expiry and limits. What it does not know is added between its
+parser and itself, so that both speak of the same cookie:
+
+- Which domains belong to many owners: a cookie for such a public suffix (``co.uk``, ``github.io``) would go to all of
+  them, and is refused.
+- That what came over TLS is not for those who listen elsewhere: each cookie of an https URL counts as ``Secure``.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from aiohttp import CookieJar
+from aiohttp.abc import AbstractCookieJar
 from publicsuffixlist import PublicSuffixList
 from yarl import URL
 
 from fetcher.transports.http.origins import host_of
 
 if TYPE_CHECKING:
-    from http.cookies import BaseCookie
+    from collections.abc import Iterable, Sequence
+    from http.cookies import BaseCookie, Morsel
 
     from fetcher.transports.http.exchange import Answer, Exchange, Hop
     from fetcher.transports.http.tracing import HopTrace
@@ -26,13 +33,46 @@ _MOST_BYTES = 4096
 _SET_COOKIE = "set-cookie"
 
 
+@cache
+def _suffixes() -> PublicSuffixList:
+    return PublicSuffixList()
+
+
+class _Jar(CookieJar):
+    """Keeps of the cookies that its parser has read what the host of the response may set."""
+
+    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
+        """Parse fields and keep their cookies, in two steps: that of ``CookieJar`` leaves nothing between them."""
+        AbstractCookieJar.update_cookies_from_headers(self, headers, response_url)
+
+    def update_cookies(self, cookies: Iterable[tuple[str, Morsel[str]]], response_url: URL = URL()) -> None:  # type: ignore[override]  # noqa: B008  as in the base class
+        """Keep cookies as they were parsed."""
+        host = host_of(str(response_url))
+        allowed = [(name, morsel) for name, morsel in cookies if _may_set(morsel, host)]
+        if response_url.scheme == "https":
+            for _, morsel in allowed:
+                morsel["secure"] = True
+        super().update_cookies(allowed, response_url)
+
+
+def _may_set(morsel: Morsel[str], host: str) -> bool:
+    """Return whether a host may set a cookie (RFC 6265, section 5.3, step 5).
+
+    What is for a public suffix is refused, but from the host of that very name, which keeps it for itself.
+    """
+    domain = morsel["domain"].strip(".").lower()
+    if not domain or not _suffixes().is_public(domain):
+        return True
+    morsel["domain"] = ""
+    return bool(domain == host)
+
+
 class Cookies:
     """The cookies that servers have set. Bounded by the jar: 180 a domain, 3300 in all; the least used go first."""
 
     def __init__(self) -> None:
         # An address has cookies like a name has, but only its own.
-        self._jar = CookieJar(unsafe=True, quote_cookie=False)
-        self._suffixes = PublicSuffixList()
+        self._jar = _Jar(unsafe=True, quote_cookie=False)
 
     def __len__(self) -> int:
         return len(self._jar)
@@ -46,56 +86,33 @@ class Cookies:
 
     def learn(self, url: str, fields: list[str]) -> None:
         """Keep what the ``Set-Cookie`` fields of a response set, as far as its host may."""
-        host = host_of(url)
         accepted = [field for field in fields[:_MOST_FIELDS] if len(field) <= _MOST_BYTES]
-        allowed = [field for field in (self._allowed(field, host) for field in accepted) if field is not None]
-        if allowed:
-            self._jar.update_cookies_from_headers(allowed, URL(url, encoded=True))
-
-    def _allowed(self, field: str, host: str) -> str | None:
-        """Return what a host may set of a cookie, None if nothing (RFC 6265, section 5.3, step 5).
-
-        What is for a public suffix is refused, but from the host of that very name, which keeps it for itself.
-        """
-        domain = _domain(field)
-        if not domain or not self._suffixes.is_public(domain):
-            return field
-        return _without_domain(field) if domain == host else None
-
-
-def _domain(field: str) -> str:
-    """Return the last Domain attribute, which is the one that counts (RFC 6265, section 5.3)."""
-    found = ""
-    for attribute in field.split(";")[1:]:
-        name, _, value = attribute.partition("=")
-        if name.strip().lower() == "domain":
-            found = value.strip().strip('"').removeprefix(".").rstrip(".").lower()
-    return found
-
-
-def _without_domain(field: str) -> str:
-    pair, *attributes = field.split(";")
-    kept = [one for one in attributes if one.partition("=")[0].strip().lower() != "domain"]
-    return ";".join([pair, *kept])
+        if accepted:
+            self._jar.update_cookies_from_headers(accepted, URL(url, encoded=True))
 
 
 class CookieExchange:
-    """Sends the cookies of a batch with each hop, and keeps what the answer sets. A hop's own ``Cookie`` goes first."""
+    """Sends the cookies of a batch with each hop, and keeps what the answer sets. A hop's own ``Cookie`` goes first.
+
+    Hops whose certificates are not checked have cookies of their own: whoever answers them is told nothing of the
+    others, and can put nothing among them.
+    """
 
     def __init__(self, inner: Exchange) -> None:
         self._inner = inner
-        self._cookies = Cookies()
+        self._verified = Cookies()
+        self._unverified = Cookies()
 
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Make the hop. Raises FetchError."""
-        answer = await self._send(hop, trace)
+        cookies = self._verified if hop.lane is None or hop.lane.verified else self._unverified
+        answer = await self._send(hop, trace, cookies.header(hop.url))
         fields = [value for name, value in answer.headers if name.lower() == _SET_COOKIE]
         if fields:
-            self._cookies.learn(hop.url, fields)
+            cookies.learn(hop.url, fields)
         return answer
 
-    async def _send(self, hop: Hop, trace: HopTrace) -> Answer:
-        header = self._cookies.header(hop.url)
+    async def _send(self, hop: Hop, trace: HopTrace, header: str | None) -> Answer:
         if header is None or any(name.lower() == "cookie" for name, _ in hop.headers):
             return await self._inner.send(hop, trace)
         # The hop stays the same, as layers below note in it which way it went; its headers are the next hop's.

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 _ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
 _SESSION = "-SESS"
 _MOST_ORIGINS = 4096
-# One challenge after another: a scheme, or a parameter of the scheme before it (RFC 9110, section 11.6.1).
+_LONGEST_FIELD = 4096
+# One challenge after another: a scheme, or a parameter of the scheme before it (RFC 9110, section 11.6.1). No two
+# repetitions that stand side by side match the same, so that a field which does not fit costs one look at each byte.
 _PART = re.compile(
-    r"""\s*,?\s*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))"""
+    r"""[\s,]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))"""
     r"""|([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s+|$|(?=,)))"""
 )
 
@@ -41,8 +43,12 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 def challenges(values: Iterable[str]) -> list[Challenge]:
-    """Return the digest challenges of ``WWW-Authenticate`` fields that can be answered, in their order."""
-    found = [_challenge(parameters) for value in values for name, parameters in _schemes(value) if name == "digest"]
+    """Return the digest challenges of ``WWW-Authenticate`` fields that can be answered, in their order.
+
+    A field of more than 4 KiB is not read: there is nothing so long to say in one.
+    """
+    short = [value for value in values if len(value) <= _LONGEST_FIELD]
+    found = [_challenge(parameters) for value in short for name, parameters in _schemes(value) if name == "digest"]
     return [challenge for challenge in found if challenge is not None]
 
 

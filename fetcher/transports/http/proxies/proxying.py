@@ -9,6 +9,7 @@ its entry of ``Proxy-Status`` names an error (RFC 9209, section 2.1.1), and is t
 
 from __future__ import annotations
 
+import asyncio
 import re
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -24,6 +25,7 @@ from fetcher.transports.http.origins import host_of
 from fetcher.transports.http.proxies.addresses import Exemptions, ProxyAddress, parse_proxy
 from fetcher.transports.http.proxies.rotation import Proxy, Rotation
 from fetcher.transports.http.proxies.tunnels import wants_credentials
+from fetcher.transports.watchdog import Phase
 
 if TYPE_CHECKING:
     from fetcher.transports.http.exchange import Answer, Exchange, Hop
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 _AUTHENTICATION_REQUIRED = 407
 _FIRST_ERROR = 400
 _ENVIRONMENT = "env"
+_LONGEST_WAIT = 60.0
 _ERROR = re.compile(r";\s*error=([a-z0-9_]{1,60})")
 
 
@@ -171,6 +174,7 @@ class ProxyingExchange:
                 hop.lane = given.direct()
             return await self._inner.send(hop, trace)
         failure: FetchError | None = None
+        await _awake(rotation, trace)
         for _ in rotation.proxies:
             proxy = rotation.next(monotonic())
             if proxy is None:
@@ -181,7 +185,7 @@ class ProxyingExchange:
             except FetchError as error:
                 if error.kind is not ErrorKind.PROXY_UNREACHABLE:
                     raise
-                rotation.failed(proxy, monotonic())
+                rotation.failed(proxy, monotonic(), error.message)
                 failure = error
                 continue
             rotation.worked(proxy)
@@ -213,10 +217,23 @@ class ProxyingExchange:
         return answer
 
 
+async def _awake(rotation: Rotation, trace: HopTrace) -> None:
+    """Wait for a proxy that does not rest. That one is away is no reason for a job to use up its attempts."""
+    rest = rotation.rest(monotonic())
+    if not rest:
+        return
+    with trace.hold(Phase.PROXY):
+        until = monotonic() + _LONGEST_WAIT
+        while 0 < rest < until - monotonic():
+            await asyncio.sleep(rest)
+            rest = rotation.rest(monotonic())
+
+
 def _all_rest(rotation: Rotation) -> FetchError:
     count = len(rotation.proxies)
     which = f"all {count} proxies rest" if count > 1 else f"the proxy {rotation.proxies[0].address.shown} rests"
-    message = f"{which} after failures; the next try is in {rotation.rest(monotonic()):.1f} s"
+    rest = rotation.rest(monotonic())
+    message = f"{which} after failures, the last one: {rotation.failure}; the next try is in {rest:.1f} s"
     return FetchError(ErrorKind.PROXY_UNREACHABLE, message, sent=False)
 
 

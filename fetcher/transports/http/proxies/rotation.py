@@ -48,6 +48,7 @@ class Rotation:
         self._by_use = order == "least_used"
         self._max_rest = max_rest
         self._turn = 0
+        self.failure = ""
 
     def next(self, now: float) -> Proxy | None:
         """Return the proxy to use; None if all of them rest."""
@@ -62,8 +63,9 @@ class Rotation:
         self._turn = (self.proxies.index(chosen) + 1) % count
         return chosen
 
-    def failed(self, proxy: Proxy, now: float) -> None:
+    def failed(self, proxy: Proxy, now: float, failure: str = "") -> None:
         """Let a proxy rest that could not be reached, longer each time."""
+        self.failure = failure
         if proxy.resting_until > now:
             return  # of the requests that were under way by it, the first to fail has said so
         # 2**n with a large n would overflow a float long before it matters.

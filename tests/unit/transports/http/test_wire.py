@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +34,10 @@ WRONG = {
     "a list of different lengths": (OK + b"Content-Length: 5, 6\r\n\r\n", ErrorKind.BAD_HTTP),
     "a signed length": (OK + b"Content-Length: +5\r\n\r\n", ErrorKind.BAD_HTTP),
     "a length in other digits": (OK + b"Content-Length: \xb2\r\n\r\n", ErrorKind.BAD_HTTP),
+    "a length in a strange blank": (OK + b"Content-Length: \xa05\r\n\r\n", ErrorKind.BAD_HTTP),
+    "a coding in a strange blank": (OK + b"Transfer-Encoding: \x0bchunked\r\n\r\n", ErrorKind.BAD_HTTP),
+    "chunked and identity": (OK + b"Transfer-Encoding: chunked, identity\r\n\r\n", ErrorKind.BAD_HTTP),
+    "no coding": (OK + b"Transfer-Encoding: ,\r\nContent-Length: 5\r\n\r\n", ErrorKind.BAD_HTTP),
     "a huge length": (OK + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n", ErrorKind.BAD_HTTP),
     "an empty length": (OK + b"Content-Length:\r\n\r\n", ErrorKind.BAD_HTTP),
     "chunks and a length": (OK + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", ErrorKind.BAD_HTTP),
@@ -226,3 +233,44 @@ def _meaning(pieces: list[bytes]) -> object:
     except FetchError as error:
         return error.kind
     return parser.complete, parser.take(), parser.head, parser.reusable, bool(parser.excess)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        OK + b"A:" + b" " * 200_000 + b"\0\r\n\r\n",
+        OK + b"A: b" + b" " * 200_000 + b"c\r\n d\r\n\r\n",
+        OK + b"A: b" + b" " * 200_000 + b"c\nB: d\r\n\r\n",
+        OK + b"A: b\r\n" + b" \t" * 100_000 + b"\r\n\r\n",
+        OK + (b"A: b\r\n" + b" " * 500 + b"\r\n") * 200 + b"\r\n",
+    ],
+)
+def test_blanks_cost_no_more_than_other_bytes(head):
+    """At the square of their number these would take minutes."""
+    begun = time.process_time()
+    with contextlib.suppress(FetchError):
+        parsed(head)
+    assert time.process_time() - begun < 5
+
+
+def test_lines_of_chunks_are_bounded():
+    chunk = b"1;" + b"x" * 4000 + b"\r\nx\r\n"
+    with pytest.raises(FetchError, match="the lines of chunks take"):
+        parsed(OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 1000)
+    parser = parsed(OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
+    assert parser.complete
+
+
+@pytest.mark.parametrize(
+    ("head", "method"),
+    [
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "GET"),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", "GET"),
+        (b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", "GET"),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "GET"),
+    ],
+)
+def test_a_head_that_contradicts_itself_ends_its_connection(head, method):
+    parser = parsed(head, method=method)
+    assert parser.complete
+    assert not parser.reusable

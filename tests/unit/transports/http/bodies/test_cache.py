@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,8 +28,8 @@ async def cache(path):
     await opened.close()
 
 
-def entry(url: str = "http://a.test/", **fields) -> Entry:
-    return Entry(url, "ab" * 32, 3, etag='"v1"', **fields)
+def entry(url: str = "http://a.test/", body: bytes = b"abc", **fields) -> Entry:
+    return Entry(url, hashlib.sha256(body).hexdigest(), len(body), etag='"v1"', **fields)
 
 
 async def later(path: Path, url: str = "http://a.test/") -> tuple[Entry | None, bytes | None]:
@@ -82,7 +84,8 @@ async def test_many_are_written_together(cache, path):
 
 async def test_large_bodies_do_not_pile_up(cache):
     for number in range(40):
-        await cache.add(entry(f"http://a.test/{number}", inline=True), bytes(1024 * 1024))
+        body = bytes(1024 * 1024)
+        await cache.add(entry(f"http://a.test/{number}", body, inline=True), body)
         assert cache._new_size <= 9 * 1024 * 1024
     assert await cache.body(await cache.find("http://a.test/0")) == bytes(1024 * 1024)
 
@@ -161,3 +164,62 @@ async def test_a_lookup_that_fails_stops_the_run(cache, path):
 async def test_closing_twice_is_closing_once(cache):
     await cache.close()
     await cache.close()
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_a_body_of_another_version_is_not_given(cache, path, written):
+    old = entry(inline=True)
+    await cache.add(entry(body=b"newer", inline=True), b"newer")
+    if written:
+        await cache.close()
+        cache = Cache(path)
+        await cache.open()
+    newer = await cache.find("http://a.test/")
+    assert (await cache.body(old), await cache.body(newer)) == (None, b"newer")
+    await cache.close()
+
+
+async def test_a_body_that_was_damaged_is_not_given(cache, path):
+    await cache.add(entry(inline=True), b"abc")
+    await cache.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE bodies SET body = x'00'")
+    db.close()
+    assert (await later(path))[1] is None
+
+
+@pytest.mark.parametrize("written", [False, True])
+async def test_what_is_dropped_is_not_known_any_more(cache, path, written):
+    await cache.add(entry(inline=True), b"abc")
+    if written:
+        await cache.close()
+        cache = Cache(path)
+        await cache.open()
+    await cache.drop(entry(body=b"another"))
+    assert await cache.find("http://a.test/") is not None
+    await cache.drop(entry())
+    assert await cache.find("http://a.test/") is None
+    await cache.close()
+    assert await later(path) == (None, None)
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM bodies").fetchone() == (0,)
+    db.close()
+
+
+async def test_its_files_are_for_nobody_elses_eyes(cache, path):
+    await cache.add(entry(), None)
+    cache._flush()
+    await cache._written()
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == dict.fromkeys(
+        ("c.db", "c.db-shm", "c.db-wal"), 0o600
+    )
+
+
+async def test_a_file_that_is_there_keeps_its_mode(path):
+    path.parent.mkdir()
+    path.touch(0o640)
+    path.chmod(0o640)
+    cache = Cache(path)
+    await cache.open()
+    await cache.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

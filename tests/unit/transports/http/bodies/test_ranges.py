@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from aiohttp import ClientTimeout
 from multidict import CIMultiDict
@@ -80,13 +81,13 @@ def test_only_a_plain_get_comes_in_parts(method, body, headers, may):
     ],
 )
 def test_keeps_a_beginning_with_a_strong_validator(fields, known):
-    found = beginning(head(200, **fields), URL)
+    found = beginning(head(200, **fields), URL, verified=True)
     assert (None if found is None else (found.validator, found.total)) == known
 
 
 @pytest.mark.parametrize("status", [201, 206, 404])
 def test_keeps_no_beginning_of_anything_but_a_200(status):
-    assert beginning(head(status, ETag='"v1"'), URL) is None
+    assert beginning(head(status, ETag='"v1"'), URL, verified=True) is None
 
 
 @pytest.mark.parametrize(
@@ -120,3 +121,35 @@ def test_learns_the_total_or_does_not_go_on(where, total):
     """Without a total, the end of a part can not be told from the end of the body."""
     found = continued(head(Content_Range=where), partial(total=None))
     assert (None if found is None else found.total) == total
+
+
+DATE = "Wed, 01 Jan 2025 00:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("fields", "goes_on"),
+    [
+        ({}, True),
+        ({"Last_Modified": f" {DATE} "}, True),
+        ({"Last_Modified": "Wed, 01 Jan 2025 00:00:01 GMT"}, False),
+        ({"Last_Modified": "garbage"}, False),
+        # The beginning had no tag, or that would be the validator.
+        ({"Last_Modified": DATE, "ETag": '"v2"'}, False),
+        ({"ETag": 'W/"v2"'}, False),
+    ],
+)
+def test_a_date_goes_on_with_nothing_of_another_date_and_nothing_with_a_tag(fields, goes_on):
+    found = continued(head(Content_Range="bytes 10-99/100", **fields), Partial(URL, DATE, 100, 10))
+    assert (found is not None) is goes_on
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_who_sent_a_beginning_stays_noted(verified):
+    begun = beginning(head(200, ETag='"v1"', Content_Length="100"), URL, verified=verified)
+    begun.size = 10
+    found = continued(head(Content_Range="bytes 10-99/100"), begun)
+    assert (begun.verified, found.verified) == (verified, verified)
+
+
+def test_what_says_nothing_of_who_sent_it_counts_as_unverified():
+    assert not msgspec.json.decode(b'{"url":"http://a.test/","validator":"x","size":3}', type=Partial).verified

@@ -1,0 +1,79 @@
+"""The sinks that are compared: how a config names each, and how its records are counted when it is done."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+class Output(msgspec.Struct, frozen=True):
+    """A sink as a setting, and how to read job id and body size of each of its records.
+
+    ``{folder}`` in the setting is the folder of the contender; in ``where`` it stands for the output.
+    """
+
+    setting: str
+    read: Callable[[Path], Iterator[tuple[str, int]]]
+    where: str
+
+
+def _of_lines(data: bytes) -> Iterator[tuple[str, int]]:
+    for line in data.splitlines():
+        record = json.loads(line)
+        yield record["job_id"], record["body_size"]
+
+
+def _of_csv(path: Path) -> Iterator[tuple[str, int]]:
+    csv.field_size_limit(2**30)
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield row["job_id"], int(row["body_size"])
+
+
+def _of_parts(path: Path) -> Iterator[tuple[str, int]]:
+    import pyarrow.parquet as pq  # noqa: PLC0415  an extra
+
+    for part in path.rglob("part-*.parquet"):
+        table = pq.ParquetFile(part).read(["job_id", "body_size"])
+        yield from zip(table["job_id"].to_pylist(), table["body_size"].to_pylist(), strict=True)
+
+
+def _of_warc(path: Path) -> Iterator[tuple[str, int]]:
+    import fastwarc  # noqa: PLC0415  an extra
+
+    with path.open("rb") as file:
+        for record in fastwarc.ArchiveIterator(file, record_types=fastwarc.WarcRecordType.metadata):
+            about = json.load(io.BytesIO(record.reader.read()))
+            yield about["job_id"], about["body_size"]
+
+
+JSONL = "jsonl"
+OUTPUTS = {
+    JSONL: Output("{folder}/x.jsonl", lambda path: _of_lines(path.read_bytes()), "x.jsonl"),
+    "jsonl.gz": Output("{folder}/x.jsonl.gz", lambda path: _of_lines(gzip.decompress(path.read_bytes())), "x.jsonl.gz"),
+    "jsonl.zst": Output(
+        "{folder}/x.jsonl.zst", lambda path: _of_lines(zstd.decompress(path.read_bytes())), "x.jsonl.zst"
+    ),
+    "csv": Output("{folder}/x.csv", _of_csv, "x.csv"),
+    "parquet": Output("{folder}/x.parquet", _of_parts, "x.parquet"),
+    "parquet by host": Output(
+        "{{type: file, path: {folder}/h.parquet, format: {{type: parquet, partition_by: host}}}}",
+        _of_parts,
+        "h.parquet",
+    ),
+    "warc": Output("{folder}/x.warc", _of_warc, "x.warc"),
+    "warc.gz": Output("{folder}/x.warc.gz", _of_warc, "x.warc.gz"),
+    "warc.zst": Output("{folder}/x.warc.zst", _of_warc, "x.warc.zst"),
+}
