@@ -319,9 +319,7 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
         raise RowError(ErrorKind.UNSUPPORTED_SCHEME, f"nothing here fetches {parsed.scheme}: URLs")
     if not host or not port:
         raise RowError(ErrorKind.INVALID_URL, "has no host" if not host else "has no usable port")
-    check_host(host)
-    if ":" in host and not url.partition("[")[2].partition("]")[0].isascii():
-        raise RowError(ErrorKind.INVALID_URL, "its IPv6 address is not ASCII")
+    check_host(host, url)
     if (meant := _meant(host)) != host:
         parsed = parsed.with_host(meant)
     if parsed.raw_user is None and parsed.raw_password is None:
@@ -342,10 +340,13 @@ def _meant(host: str) -> str:
         raise RowError(ErrorKind.INVALID_URL, str(error)) from None
 
 
-def check_host(host: str) -> None:
-    """Raise RowError for a host that can not be one; what has a colon in it stood in brackets and is IPv6."""
+def check_host(host: str, url: str) -> None:
+    """Raise RowError for what yarl took for the host of a URL, if it can not be one.
+
+    What has a colon in it stood in brackets, and has to be IPv6.
+    """
     if ":" in host:
-        _check_ipv6(host)
+        _check_ipv6(host, url)
         return
     if bad := _BAD_HOST.search(host):
         raise RowError(ErrorKind.INVALID_URL, f"its host contains {bad[0]!r}")
@@ -353,8 +354,10 @@ def check_host(host: str) -> None:
         raise RowError(ErrorKind.INVALID_URL, "a label of its host is empty or longer than 63 characters (RFC 1035)")
 
 
-def _check_ipv6(host: str) -> None:
+def _check_ipv6(host: str, url: str) -> None:
     """Raise RowError for what is no IPv6 address; yarl takes anything with a colon for one, and then loses the [ ]."""
+    if not url.partition("[")[2].partition("]")[0].isascii():
+        raise RowError(ErrorKind.INVALID_URL, "its host in brackets is not ASCII")
     address, percent, zone = host.partition("%")
     try:
         IPv6Address(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,10 @@ def open_database(path: Path, *, synchronous: bool) -> sqlite3.Connection:
     except OSError as error:
         raise StateError(f"{path.parent}: can not create the folder for the queue: {error.strerror}") from error
     stray = _probe(path)
+    # Jobs have passwords and tokens in them. SQLite gives its log the mode of the file. Whatever is wrong with the
+    # path, SQLite will say.
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     db = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=64)
     try:
         _prepare(db, path, synchronous=synchronous)

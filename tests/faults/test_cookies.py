@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
+from certificates import serving, write_authority
 from raw_server import ok, raw_server
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
@@ -12,6 +14,7 @@ from fetcher.transports.http.credentials.cookies import Cookies
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from raw_server import Peer, Script
 
@@ -174,6 +177,26 @@ async def test_f39_a_cookie_for_a_public_suffix_is_refused(opened, host, domain)
     assert sent.cookies() == [None, None, None]
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        'a=1; Domain=co.uk; x="; domain=a.co.uk"',
+        'a=1; Domain=co.uk; Path="/;domain=a.co.uk"',
+        'a=1; domain="co\\.uk"',
+        'a=1; domain="\\143o.uk"',
+        'a="x;domain=a.co.uk"; domain=co.uk',
+        "a=1; Domain=co.uk Domain=co.uk",
+        "a=1; domain=..co.uk",
+    ],
+)
+async def test_f39_a_public_suffix_is_refused_however_it_is_written(field):
+    cookies = Cookies()
+    cookies.learn("http://a.co.uk/", [field])
+    for path in ("/", "/;domain=a.co.uk"):
+        assert cookies.header(f"http://b.co.uk{path}") is None
+    assert len(cookies) == 0
+
+
 async def test_f39_a_host_that_is_a_public_suffix_has_cookies_for_itself(opened):
     sent = Sent()
     async with raw_server(setting(sent, "a=1; Domain=github.io")) as server, opened(cookies=True) as transport:
@@ -188,3 +211,53 @@ async def test_f39_a_cookie_for_somebody_else_is_refused(opened):
         for name in ("a.example.org", "a.example.org", "example.com"):
             await transport.fetch(job(server.url(host=name)))
     assert sent.cookies() == [None, None, None]
+
+
+async def test_f46_a_cookie_that_came_over_tls_goes_over_tls_alone(opened, tmp_path: Path):
+    plain, secure = Sent(), Sent()
+    authority = trustme.CA()
+    serving_tls = serving(authority.issue_cert("a.example.org"))
+    async with (
+        raw_server(setting(plain)) as http,
+        raw_server(setting(secure, "a=1"), tls=serving_tls) as https,
+        opened(cookies=True, tls={"ca_file": write_authority(authority, tmp_path)}) as transport,
+    ):
+        for server in (https, http, https):
+            await transport.fetch(job(server.url(host="a.example.org")))
+    assert (secure.cookies(), plain.cookies()) == ([None, "a=1"], [None])
+
+
+async def test_f46_a_downgrade_takes_no_cookie_along(opened, tmp_path: Path):
+    plain = Sent()
+    authority = trustme.CA()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        to = http.url(host="a.example.org")
+        await peer.send(
+            f"HTTP/1.1 302 Found\r\nSet-Cookie: a=1\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+
+    async with (
+        raw_server(setting(plain)) as http,
+        raw_server(script, tls=serving(authority.issue_cert("a.example.org"))) as https,
+        opened(cookies=True, tls={"ca_file": write_authority(authority, tmp_path)}) as transport,
+    ):
+        response = await transport.fetch(job(https.url(host="a.example.org")))
+    assert (response.status, plain.cookies()) == (200, [None])
+
+
+async def test_f38_who_is_not_verified_shares_no_cookies_with_who_is(opened, tmp_path: Path):
+    genuine, impostor = Sent(), Sent()
+    authority = trustme.CA()
+    forged = serving(trustme.CA().issue_cert("a.example.org"))
+    async with (
+        raw_server(setting(genuine, "a=1; Secure"), tls=serving(authority.issue_cert("a.example.org"))) as one,
+        raw_server(setting(impostor, "b=2; Secure"), tls=forged) as other,
+        opened(cookies=True, tls={"ca_file": write_authority(authority, tmp_path)}) as transport,
+    ):
+        for _ in range(2):
+            await transport.fetch(job(one.url(host="a.example.org")))
+            await transport.fetch(job(other.url(host="a.example.org"), verify=False))
+    assert genuine.cookies() == [None, "a=1"]
+    assert impostor.cookies() == [None, "b=2"]

@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from aiohttp import ClientTimeout
 from certificates import serving, write_authority
 from origin_process import origin_process
 from proxy_process import proxy_process
+from pydantic import ValidationError
 from raw_server import RawServer, ok, raw_server, refusing_port
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.engine.retry import Attempt, RetrySettings, decide
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, BearerSettings
+from fetcher.transports.http.redirects import RedirectedHop
+from fetcher.transports.http.tracing import HopTrace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +35,8 @@ if TYPE_CHECKING:
     from raw_server import Peer, Script
 
     from fetcher.interfaces import Transport
-    from fetcher.model import Job
+    from fetcher.model import Header, Job
+    from fetcher.transports.http.exchange import Answer, Hop
 
 RESOLVE = {"*.test": "127.0.0.1"}
 BASIC = "Basic " + b64encode(b"user:secret@pass").decode()
@@ -115,12 +121,111 @@ async def test_f47_each_host_gets_what_its_own_entry_says(opened):
         hosts = ["a.test", "b.test", "c.test", "a.test"]
         return moved(server.url(f"/{len(asked)}", host=hosts[len(asked)])) if len(asked) < 4 else ok()
 
-    token = {"hosts": ["b.*"], "type": "bearer", "token": "secret@token", "insecure": True}
+    token = {"hosts": ["b.*:*"], "type": "bearer", "token": "secret@token", "insecure": True}
     async with raw_server(noting(asked, answer)) as server, opened(ENTRY, token) as transport:
         response = await transport.fetch(job(server.url(host="a.test")))
     assert len(response.redirects) == 3
     assert asked == [BASIC, "Bearer secret@token", None, BASIC]
     assert "secret" not in repr(response)
+
+
+async def test_f47_a_redirect_to_another_port_gets_no_credentials(opened):
+    asked: list[str | None] = []
+    other: list[str | None] = []
+    async with (
+        raw_server(noting(other, lambda _: moved(first.url("/back", host="a.test")))) as second,
+        raw_server(
+            noting(asked, lambda request: ok() if b"/back" in request else moved(second.url(host="a.test")))
+        ) as first,
+        opened(ENTRY) as transport,
+    ):
+        response = await transport.fetch(job(first.url(host="a.test")))
+        assert (response.status, asked, other) == (200, [BASIC, BASIC], [None])
+        # What the job itself asks for is another matter, before and after it.
+        await transport.fetch(job(second.url(host="a.test")))
+        assert other == [None, BASIC]
+    assert asked[2:] == [None]
+
+
+async def test_f47_another_port_gets_no_credentials_with_what_the_cache_adds(opened, tmp_path: Path):
+    other: list[str | None] = []
+    cache = {"path": str(tmp_path / "cache.db")}
+    async with (
+        raw_server(noting(other)) as second,
+        raw_server(noting([], lambda _: moved(second.url(host="a.test")))) as first,
+        opened(ENTRY, cache=cache) as transport,
+    ):
+        await transport.fetch(job(first.url(host="a.test")))
+    assert other == [None]
+
+
+async def test_f47_an_entry_with_a_port_is_for_that_port(opened):
+    asked: list[str | None] = []
+    async with raw_server(noting(asked)) as one, raw_server(noting(asked)) as other:
+        entry = ENTRY | {"hosts": [f"*.test:{one.port}", f"[::1]:{other.port}"]}
+        async with opened(entry) as transport:
+            for url in (one.url(host="a.test"), other.url(host="a.test")):
+                await transport.fetch(job(url))
+    assert asked == [BASIC, None]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "url", "first", "there"),
+    [
+        ("a.test", "https://a.test/x", "https://b.test/", True),
+        ("a.test", "https://a.test:443/x", "https://b.test/", True),
+        ("a.test", "https://a.test:8443/x", "https://b.test:8443/", False),
+        ("a.test", "https://a.test:8443/x", "https://A.test:8443/", True),
+        ("a.test", "https://a.test:80/x", "https://a.test/", False),
+        ("a.test:8443", "https://a.test:8443/x", "https://b.test/", True),
+        ("a.test:8443", "https://a.test/x", "https://a.test/", False),
+        ("a.test:443", "https://a.test/x", "https://b.test/", True),
+        ("*:*", "https://a.test:1/x", "https://b.test/", True),
+        ("::1", "https://[::1]/x", "https://b.test/", True),
+        ("::1", "https://[::1]:81/x", "https://b.test/", False),
+        ("[::1]:81", "https://[::1]:81/x", "https://b.test/", True),
+        ("[::1]", "https://[::1]/x", "https://b.test/", True),
+    ],
+)
+async def test_f47_which_ports_of_a_host_an_entry_is_for(hosts, url, first, there):
+    sent = Sent()
+    entry = BearerSettings(hosts=[hosts], type="bearer", token="t")
+    exchange = AuthenticatingExchange(sent, [entry], tokens=sent, timeout=ClientTimeout(), lane=None)
+    led = RedirectedHop("GET", url, [], None, ClientTimeout(), first=first)
+    with pytest.raises(FetchError):
+        await exchange.send(led, HopTrace())
+    assert sent.headers == ([("Authorization", "Bearer t")] if there else [])
+
+
+class Sent:
+    """Notes what it should send."""
+
+    headers: list[Header]
+
+    async def send(self, hop: Hop, trace: HopTrace) -> Answer:
+        self.headers = hop.headers
+        raise FetchError(ErrorKind.CONNECT_REFUSED, "x", sent=False)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "a.test:",
+        "a.test:0",
+        "a.test:65536",
+        "a.test:x",
+        "a.test:\u0661",
+        "a.test/x",
+        "[::1]:",
+        "[::1]:080",
+        "[::1]:1:2",
+        ":80",
+    ],
+)
+def test_what_is_no_host_of_an_entry(host):
+    with pytest.raises(ValidationError, match="is no host; write its name, or name:port"):
+        BearerSettings(hosts=["a.test", host], type="bearer", token="t")
 
 
 async def test_f47_a_jobs_own_authorization_is_left_alone_and_not_taken_elsewhere(opened):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -16,6 +18,9 @@ from fetcher.intake import (
     mask_userinfo,
     rejected_job,
 )
+
+AT_SIGNS = ["\uff20", "\ufe6b", "%40", "%ef%bc%a0", "%EF%B9%AB"]
+"""What is no @ to a parser of URLs, but meant as one, or made one by who normalises the text."""
 
 
 def nested(levels):
@@ -102,6 +107,11 @@ def test_credentials_move_into_a_header():
         "http://user:SECRET@a\uff03b.test/",
         "http://user:SECRET@[::1/",
         "//user:SECRET@a.test/",
+        *(f"http://user:SECRET{sign}a.test/" for sign in AT_SIGNS),
+        *(f"http://SECRET{sign}a.test/" for sign in AT_SIGNS),
+        *(f"user:SE/CRET{sign}a.test/" for sign in AT_SIGNS),
+        "http://user:p@SECRET\uff20a.test/",
+        "http://user:p%40SECRET\ufe6ba.test/",
     ],
 )
 def test_a_rejected_url_shows_no_password(url):
@@ -253,6 +263,21 @@ def test_masking_a_long_text_takes_no_long_time():
     assert mask_userinfo(text) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["//a:1/" * 50_000 + "/%40", "//" + "a:" * 130_000 + "/%40", "%40" * 90_000 + "/", "//" * 130_000 + "\uff20"],
+)
+def test_masking_at_signs_of_all_kinds_takes_time_by_the_length_alone(text):
+    started = time.process_time()
+    mask_userinfo(text)
+    assert time.process_time() - started < 5.0
+
+
+@pytest.mark.parametrize("text", ["http://a.test/x%40y", "http://a.test:80/x\uff20y", "/x%40y"])
+def test_an_at_sign_of_a_path_stays(text):
+    assert mask_userinfo(text) == text
+
+
 @pytest.mark.parametrize("host", ["x%20y", "u@x%20y", "a|b", "a<b", "a%2eb"])
 def test_a_host_is_not_escaped(host):
     rejected = make_job("1", f"http://{host}/").rejected
@@ -260,8 +285,32 @@ def test_a_host_is_not_escaped(host):
     assert rejected.message.startswith("its host contains ")
 
 
-def test_an_ipv6_host_may_have_a_zone():
-    assert make_job("1", "http://[fe80::1%25eth0]/").rejected is None
+@pytest.mark.parametrize("zone", ["%25eth0", "%eth0", "%251", "%25wlan-0.1"])
+def test_an_ipv6_host_may_have_a_zone(zone):
+    assert make_job("1", f"http://[fe80::1{zone}]/").rejected is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a:b",
+        ":",
+        "::ffff:0x7f.1",
+        "1:2:3:4:5:6:7:8:9",
+        "::\uff11",
+        "127.0.0.1:8080",
+        "localhost:80",
+        "v1.a:b",
+        "::1%25\u00e9",
+        "::1%",
+        "::1%25a%2fb",
+    ],
+)
+@pytest.mark.parametrize("around", ["http://{}/", "https://user@{}:81/\u00e4"])
+def test_what_stands_in_brackets_is_ipv6(host, around):
+    rejected = make_job("1", around.format(f"[{host}]")).rejected
+    assert rejected is not None
+    assert rejected.kind is ErrorKind.INVALID_URL
 
 
 @pytest.mark.parametrize(

@@ -158,5 +158,5 @@ def _reference(location: str) -> URL:
         raise ValueError("has no host")
     if reference.raw_host:
         # Joining loses the brackets of what is no IPv6 address, and with them that it was none.
-        check_host(reference.raw_host)
+        check_host(reference.raw_host, location)
     return reference

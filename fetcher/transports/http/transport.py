@@ -27,6 +27,7 @@ from fetcher.transports.http.bodies.cache import Cache, CacheSettings
 from fetcher.transports.http.bodies.decoding import ACCEPT_ENCODING
 from fetcher.transports.http.bodies.reading import BodyReader
 from fetcher.transports.http.bodies.recall import Recall
+from fetcher.transports.http.bodies.sharing import Sharing
 from fetcher.transports.http.bodies.storing import BodyStore
 from fetcher.transports.http.connector import GuardedConnector
 from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, AuthEntry
@@ -100,7 +101,12 @@ class HttpConfig(Settings):
         CacheSettings | None, BeforeValidator(_cache, json_schema_input_type=CacheSettings | bool | None)
     ] = None
     """Asks for bodies that an earlier run fetched only if they have changed (ETag, Last-Modified); ``true`` keeps what
-    that takes in ``state/cache.db``. An answer of 304 becomes an ``ok`` record with the earlier body."""
+    that takes in ``state/cache.db``. An answer of 304 becomes an ``ok`` record with the earlier body.
+
+    What may be for one user alone is neither kept nor used: requests with Authorization, Cookie, Proxy-Authorization,
+    a Host of their own or a header of ``request.secret_headers`` (name every other one there that stands for a user),
+    those to hosts of ``http.auth``, all with ``http.cookies``, and https with ``http.tls.client_cert``. Nor is what
+    came over connections without ``verify``."""
 
     @model_validator(mode="after")
     def _socks_is_not_for_sessions(self) -> Self:
@@ -183,8 +189,15 @@ class HttpTransport:
             self._layered(exchange),
             BodyReader(self._body, store),
             redirect_policy(self._request),
-            Recall(self._body, store, cache) if cache or self._body.range == "resume" else None,
+            Recall(self._body, store, cache, self._sharing()) if cache or self._body.range == "resume" else None,
         )
+
+    def _sharing(self) -> Sharing:
+        """Return what knows which answers the cache may keep and give."""
+        hosts = [host for entry in self._config.auth for host in entry.hosts]
+        certificate = self._config.tls.client_cert is not None
+        private = redirect_policy(self._request).private
+        return Sharing(private, hosts, cookies=self._config.cookies, certificate=certificate)
 
     async def _open_storage(self) -> tuple[BodyStore | None, Cache | None]:
         """Open what keeps bodies, and what knows those of earlier runs, if they are switched on."""

@@ -11,10 +11,12 @@ thousand requests in flight cost a few calls; what is new is written every secon
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,6 +47,8 @@ PRAGMA application_id = {_APPLICATION_ID};
 COMMIT;
 """
 _FIND = "SELECT json_group_object(key, json(entry)) FROM entries WHERE key IN (SELECT value FROM json_each(?))"
+
+_FORGET = "DELETE FROM entries WHERE key = ? AND json_extract(entry, '$.sha256') = ?"
 
 
 class CacheSettings(Settings):
@@ -120,11 +124,12 @@ class Cache:
         return await waiter
 
     async def body(self, entry: Entry) -> bytes | None:
-        """Return a body that is kept here."""
+        """Return a body that is kept here; None if it is not that of the entry any more."""
         key = _key(entry.url)
         if key in self._new:
-            return self._new[key][1]
-        return await self._run(self._body, key)
+            newest, body = self._new[key]
+            return body if newest.sha256 == entry.sha256 else None
+        return await self._run(self._body, key, entry.sha256)
 
     async def add(self, entry: Entry, body: bytes | None) -> None:
         """Remember a body in place of what was known of its URL. Waits if the disk is far behind."""
@@ -136,6 +141,14 @@ class Cache:
         if self._new_size >= _MUCH or len(self._new) >= _MANY:
             self._flush()
         self._wind()
+
+    async def drop(self, entry: Entry) -> None:
+        """Forget a body that turned out not to be there as it was, unless a newer one has taken its place."""
+        key = _key(entry.url)
+        if key in self._new and self._new[key][0].sha256 == entry.sha256:
+            _, body = self._new.pop(key)
+            self._new_size -= len(body or b"")
+        await self._run(self._drop, key, entry.sha256)
 
     # Lookups
 
@@ -212,6 +225,10 @@ class Cache:
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Bodies and URLs are for nobody else's eyes. SQLite gives its log the mode of the file. Whatever is wrong with
+        # the path, SQLite will say.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         self._db = db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         known = tuple(db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -232,9 +249,20 @@ class Cache:
         entries = _decode(self._connection().execute(_FIND, (wanted,)).fetchone()[0])
         return {key: entry for key, entry in entries.items() if entry.path is None or _is_there(entry)}
 
-    def _body(self, key: str) -> bytes | None:
+    def _body(self, key: str, expected: str) -> bytes | None:
         row = self._connection().execute("SELECT body FROM bodies WHERE key = ?", (key,)).fetchone()
-        return row[0] if row is not None else None
+        return row[0] if row is not None and sha256(row[0]).hexdigest() == expected else None
+
+    def _drop(self, key: str, digest: str) -> None:
+        db = self._connection()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if db.execute(_FORGET, (key, digest)).rowcount:
+                db.execute("DELETE FROM bodies WHERE key = ?", (key,))
+            db.execute("COMMIT")
+        finally:
+            if db.in_transaction:
+                db.rollback()
 
     def _write(self, new: dict[str, tuple[Entry, bytes | None]]) -> None:
         db = self._connection()
@@ -264,7 +292,7 @@ def _key(url: str) -> str:
 
 
 def _is_there(entry: Entry) -> bool:
-    """Tell whether the file of a body is as long as it was. What is in it is not read again."""
+    """Tell whether the file of a body is as long as it was. What is in it is read when a server says that it counts."""
     try:
         return entry.path is not None and Path(entry.path).stat().st_size == entry.size
     except OSError:

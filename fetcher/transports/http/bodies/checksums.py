@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fetcher.model import Response
 
 _REDIRECTION = 300
-_SUCCESS = 200
+_NOT_MODIFIED = 304
 
 
 class Digest(Protocol):
@@ -63,9 +63,10 @@ class CheckedDigest:
 def digest_for(checksum: str | None, response: Response) -> Digest:
     """Return what hashes a body. A checksum is that of the body as it is kept, with its codings taken off.
 
-    An answer that is a failure by its status, or has no body by its method, is not held to it.
+    An answer that is a failure by its status is not held to it. One that would be none but brings no body is: a 304 to
+    a condition of the user's own, or an answer to HEAD. Nothing can be said of what did not arrive.
     """
-    if checksum is None or response.method == "HEAD" or not _SUCCESS <= response.status < _REDIRECTION:
+    if checksum is None or (response.status >= _REDIRECTION and response.status != _NOT_MODIFIED):
         return hashlib.sha256()
     return CheckedDigest(checksum)
 

@@ -1,7 +1,8 @@
 """Going on with a download where it stopped: pure decisions about ranges (RFC 9110, sections 13.1.5 and 14).
 
 Two halves make a body only if both are of one version. So a partial body is only kept together with a validator that
-changes with every byte, is only continued under ``If-Range``, and what answers has to begin where it was asked to.
+changes with every byte, is only continued under ``If-Range``, and what answers has to begin where it was asked to. Nor do halves belong together
+of which only one is known to come from the server.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ _OWN_RANGES = frozenset({"range", "if-range"})
 
 
 class Partial(msgspec.Struct):
-    """The beginning of a body: ``size`` bytes of ``url``, ``total`` if that is known, of the version ``validator``."""
+    """The beginning of a body: ``size`` bytes of ``url``, ``total`` if that is known, of the version ``validator``.
+
+    ``verified`` is False if whoever sent it may have been anybody; so is one that was kept before this was noted.
+    """
 
     url: str
     validator: str
     total: int | None = None
     size: int = 0
+    verified: bool = False
 
     def resume_at(self) -> int:
         """Return the offset to go on at: where it stopped, or the last byte again if there may be no more.
@@ -58,14 +63,14 @@ def range_headers(partial: Partial) -> list[Header]:
     return [("Range", f"bytes={partial.resume_at()}-"), ("If-Range", partial.validator)]
 
 
-def beginning(answer: Answer, url: str) -> Partial | None:
+def beginning(answer: Answer, url: str, *, verified: bool) -> Partial | None:
     """Return what is to be kept of a whole answer that breaks off, or None if it could not be gone on with."""
     fields = answer.fields
     unranged = fields.get("Accept-Ranges", "").lower() == "none"
     if answer.status != OK or unranged or fields.get("Content-Encoding") is not None:
         return None
     validator = _validator(fields)
-    return None if validator is None else Partial(url, validator, _length(fields))
+    return None if validator is None else Partial(url, validator, _length(fields), verified=verified)
 
 
 def continued(answer: Answer, partial: Partial) -> Partial | None:
@@ -80,11 +85,21 @@ def continued(answer: Answer, partial: Partial) -> Partial | None:
     if known is None or first != partial.resume_at() or not first <= last < known or total not in {None, known}:
         return None
     length = _length(fields)
-    tag = fields.get("ETag")
-    changed = tag is not None and partial.validator.startswith('"') and tag.strip() != partial.validator
-    if changed or (length is not None and length != last - first + 1):
+    if _changed(fields, partial.validator) or (length is not None and length != last - first + 1):
         return None
-    return Partial(partial.url, partial.validator, known, partial.resume_at())
+    return Partial(partial.url, partial.validator, known, partial.resume_at(), partial.verified)
+
+
+def _changed(fields: Mapping[str, str], validator: str) -> bool:
+    """Tell whether an answer says that it is of another version; what ignores ``If-Range`` may still say so.
+
+    Of a body that has a date for its validator there was no tag, so one with any tag is another.
+    """
+    tag, modified = fields.get("ETag"), fields.get("Last-Modified")
+    if tag is not None and tag.strip() != validator:
+        return True
+    dated = not validator.startswith('"')
+    return dated and modified is not None and modified.strip() != validator
 
 
 def _validator(fields: Mapping[str, str]) -> str | None:

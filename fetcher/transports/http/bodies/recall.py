@@ -4,6 +4,7 @@
     a whole body                If-None-Match, If-Modified-Since     304 says that it is still that, 200 brings another
 
 Works per hop, so that what a redirect leads to is known by its own URL. Conditions of the user's own are left alone.
+A 304 is about what the server has. Whether we still have the same is found out before it is believed.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from fetcher.transports.http.bodies.ranges import (
     may_resume,
     range_headers,
 )
+from fetcher.transports.http.bodies.sharing import is_verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fetcher.model import Header, Job, Response
     from fetcher.settings import BodySettings
+    from fetcher.transports.http.bodies.sharing import Sharing
     from fetcher.transports.http.bodies.storing import BodyStore
     from fetcher.transports.http.exchange import Answer, Hop
 
@@ -54,21 +57,27 @@ class Known(msgspec.Struct):
 
 
 class Recall:
-    """Asks for no more than what is not there yet. ``store`` and ``cache`` are there if they are switched on."""
+    """Asks for no more than what is not there yet. ``store`` and ``cache`` are there if they are switched on.
 
-    def __init__(self, settings: BodySettings, store: BodyStore | None, cache: Cache | None) -> None:
+    ``sharing`` says for which hops the cache is.
+    """
+
+    def __init__(self, settings: BodySettings, store: BodyStore | None, cache: Cache | None, sharing: Sharing) -> None:
         self._settings = settings
-        self._store = store if store is not None and store.resuming else None
+        self._store = store
+        self._partials = store if store is not None and store.resuming else None
         self._cache = cache
+        self._sharing = sharing
 
     async def ask(self, hop: Hop, job: Job) -> tuple[Hop, Known | None]:
         """Return the hop with what is to be asked of its server, and what that is based on."""
         if not may_resume(hop) or _named(hop.headers) & _CONDITIONS:
             return hop, None
-        partial = await self._store.find(job, hop.url) if self._store is not None else None
-        if partial is not None and partial.resume_at() < self._settings.max_size:
+        partial = await self._partials.find(job, hop.url) if self._partials is not None else None
+        if partial is not None and self._continues(hop, partial):
             return _with(hop, range_headers(partial)), Known(partial=partial)
-        entry = await self._cache.find(hop.url) if self._cache is not None else None
+        cache = self._cache
+        entry = await cache.find(hop.url) if cache is not None and self._sharing.allows(hop) else None
         if entry is None or not self._serves(entry, job) or entry.variant != _variant(hop.headers, entry.vary):
             return hop, None
         return _with(hop, _conditions(entry)), Known(entry=entry)
@@ -81,21 +90,20 @@ class Recall:
                 return known.partial is not None
             return answer.status != RANGE_NOT_SATISFIABLE
         entry = known.entry
-        if entry is None or self._cache is None or answer.status != NOT_MODIFIED:
+        if entry is None or answer.status != NOT_MODIFIED:
             return True
         tag = answer.fields.get("ETag")
         if tag is not None and entry.etag is not None and _weakened(tag) != _weakened(entry.etag):
             return False  # it speaks of a version that we do not have
-        if entry.inline and self._settings.store != "none":
-            known.body = await self._cache.body(entry)
-            return known.body is not None
-        return True
+        return await self._is_there(entry, known)
 
     def partial(self, hop: Hop, answer: Answer, known: Known | None) -> Partial | None:
         """Return what is gone on with, or what of a whole body can be gone on with if it breaks off."""
         if answer.status == PARTIAL_CONTENT:
             return known.partial if known is not None else None
-        return beginning(answer, hop.url) if self._store is not None and may_resume(hop) else None
+        if self._partials is None or not may_resume(hop):
+            return None
+        return beginning(answer, hop.url, verified=is_verified(hop))
 
     def revalidated(self, known: Known, response: Response) -> None:
         """Describe the body of an earlier run in a response that says that it is still so."""
@@ -110,8 +118,31 @@ class Recall:
     async def note(self, hop: Hop, answer: Answer, response: Response) -> None:
         """Remember a body that has arrived whole, for the next run."""
         entry = _entry(hop, answer, response) if self._cache is not None else None
-        if self._cache is not None and entry is not None:
+        if self._cache is not None and entry is not None and self._sharing.allows(hop):
             await self._cache.add(entry, response.body)
+
+    def _continues(self, hop: Hop, partial: Partial) -> bool:
+        """Tell whether a hop may go on with a beginning: within the cap, and if the rest is as much to be believed.
+
+        An unverified rest would spoil a verified beginning as well.
+        """
+        return partial.verified == is_verified(hop) and partial.resume_at() < self._settings.max_size
+
+    async def _is_there(self, entry: Entry, known: Known) -> bool:
+        """Tell whether the body that a record will have is the one that a 304 is about; forget it if it is not.
+
+        It need not be: its file may have been written again, and what the cache has may be a newer one by now.
+        """
+        if self._cache is None or self._settings.store == "none":
+            return True
+        if entry.inline:
+            known.body = await self._cache.body(entry)
+            found = known.body is not None
+        else:
+            found = self._store is not None and await self._store.holds(entry.path or "", entry.sha256)
+        if not found:
+            await self._cache.drop(entry)
+        return found
 
     def _serves(self, entry: Entry, job: Job) -> bool:
         """Tell whether the record could be given all that it would have if the body travelled again."""
@@ -120,7 +151,8 @@ class Recall:
             return False
         if settings.store == "file":
             return entry.path is not None or (entry.inline and entry.size <= settings.inline_max)
-        return settings.store == "none" or entry.inline
+        # A checksum is not taken on trust: without a body there is nothing that it could be compared with.
+        return entry.inline if settings.store == "inline" else job.checksum is None
 
 
 def check_asked(hop: Hop, status: int, known: Known | None) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import time
@@ -97,6 +98,10 @@ class BodyStore:
             name, partial = f"{name}-{next(self._numbers)}", None
         self.active.add(name)
         return Download(self, name, job, response, digest, partial if self.resuming else None)
+
+    async def holds(self, path: str, sha256: str) -> bool:
+        """Tell whether a file is there that hashes to ``sha256``: with some templates, one name is had by many."""
+        return await self.run(_holds, Path(path), sha256)
 
     async def run(self, function: Callable[..., _T], *args: Any) -> _T:
         """Call a function on one of the threads, and see it through even if the caller is cancelled."""
@@ -279,8 +284,7 @@ class Download:
         self._begun = True
         if self.start:
             there = self._store.read(self._name)
-            wanted = self._partial.validator if self._partial is not None else None
-            if there is None or there.size < self.start or there.validator != wanted:
+            if there is None or there.size < self.start or not _continues(self._partial, there):
                 raise _superseded()
             with _opened(path, "r+b") as file:
                 file.truncate(self.start)
@@ -344,6 +348,19 @@ class Download:
         self._store.sidecar(self._name).unlink(missing_ok=True)
         self._store.part(self._name).unlink(missing_ok=True)
         self._store.partials.discard(self._name)
+
+
+def _continues(partial: Partial | None, there: Partial) -> bool:
+    """Tell whether what is there is still what was to be gone on with."""
+    return partial is not None and (partial.validator, partial.verified) == (there.validator, there.verified)
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        with _opened(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def _key(job: Job) -> str:

@@ -11,6 +11,7 @@ http or https, and for that of the job's own URL; a redirect to any other gets n
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -38,7 +39,9 @@ _UNAUTHORIZED = 401
 _MOST_DRAINED = 64 * 1024
 _MOST_ORIGINS = 4096
 _USUAL_PORTS = {"http": 80, "https": 443}
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
 _LAST_PORT = 65_535
+_BRACKETED = re.compile(r"\[([^\]]*:[^\]]*)\](?::(.*))?")
 
 
 class Scheme(Protocol):
@@ -96,9 +99,8 @@ class AuthSettings(Settings):
 
 def _host_and_port(entry: str) -> tuple[str, str | None]:
     """Split an entry of ``hosts``. A port of None is none; more than one colon without brackets is IPv6."""
-    if entry.startswith("[") and ":" in entry.partition("]")[0]:
-        host, _, port = entry[1:].partition("]")
-        return host, port.removeprefix(":") if port else None
+    if (bracketed := _BRACKETED.fullmatch(entry)) is not None:
+        return bracketed[1], bracketed[2]
     if entry.count(":") == 1:
         host, _, port = entry.partition(":")
         return host, port
@@ -107,8 +109,8 @@ def _host_and_port(entry: str) -> tuple[str, str | None]:
 
 def _is_host(entry: str) -> bool:
     host, port = _host_and_port(entry)
-    known = port is None or port == "*" or (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= _LAST_PORT)
-    return bool(host) and "/" not in host and known
+    usable = port is None or port == "*" or (_PORT.fullmatch(port) is not None and int(port) <= _LAST_PORT)
+    return bool(host) and "/" not in host and "]:" not in host and usable
 
 
 class BasicSettings(AuthSettings):

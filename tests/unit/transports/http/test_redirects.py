@@ -88,6 +88,13 @@ def test_where_it_leads(location, target):
         "http://a..test/",
         "http://u@x%20y/",
         "http://x%20y/",
+        "http://[a:b]/",
+        "http://[::ffff:0x7f.1]/",
+        "http://[127.0.0.1:8080]/",
+        "//[127.0.0.1:8080]/\u00e9",
+        "http://[::\uff11]/",
+        "http://[::\udcef\udcbc\udc91]/",
+        "http://[::1%25\u00e9]/",
         "http://" + "a" * 64 + ".test/",
     ],
 )
@@ -125,6 +132,11 @@ def test_credentials_stay_with_their_origin(name, location, same):
     assert following.headers == (headers if same else headers[1:])
 
 
+def test_the_url_of_the_job_is_known_after_any_number_of_redirects():
+    away = follow(hop("http://a.test/x"), 302, "http://b.test/")
+    assert (away.first, follow(away, 302, "/y").first) == ("http://a.test/x", "http://a.test/x")
+
+
 def test_credentials_do_not_come_back():
     away = follow(hop(headers=[("Cookie", "a=b")]), 302, "http://b.test/")
     assert follow(away, 302, "http://a.test/").headers == []
@@ -136,7 +148,19 @@ def test_a_host_header_is_for_one_origin():
     assert follow(hop(headers=headers), 302, "http://b.test/").headers == []
 
 
-@pytest.mark.parametrize("location", ["ftp://u:topsecret@b.test/", "http://u:topsecret@[::1", "//u:topsecret@x%20y/"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "ftp://u:topsecret@b.test/",
+        "http://u:topsecret@[::1",
+        "//u:topsecret@x%20y/",
+        "http://u:topsecret\uff20b.test/",
+        "//u:topsecret\ufe6bb.test/",
+        "http://u:topsecret%40b.test/",
+        "http://u:topsecret%EF%BC%A0b.test/",
+        "http://u:topsecret\uff20b.test/\udce9",
+    ],
+)
 def test_a_password_is_not_shown(location):
     """F107"""
     with pytest.raises(FetchError) as caught:
@@ -184,8 +208,10 @@ def test_two_locations_are_one_if_they_are_equal():
 
 
 def test_passwords_of_locations_are_masked_in_headers():
-    headers = [("location", "http://u:p@a.test/"), ("X-Other", "u:p@x"), ("Location", "/a@b")]
-    shown = [("location", "http://***@a.test/"), ("X-Other", "u:p@x"), ("Location", "/a@b")]
+    full_width = "//u:p\uff20a.test/".encode().decode("latin-1")
+    headers = [("location", "http://u:p@a.test/"), ("X-Other", "u:p@x"), ("Location", "/a@b"), ("Location", full_width)]
+    shown = [*zip(("location", "X-Other", "Location"), ("http://***@a.test/", "u:p@x", "/a@b"), strict=True)]
+    shown.append(("Location", "//***@a.test/"))
     assert shown_headers(headers) == shown
     plain = [("Location", "/x"), ("From", "a@b")]
     assert shown_headers(plain) is plain

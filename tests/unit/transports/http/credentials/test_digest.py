@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from aiohttp import ClientTimeout
 
-from fetcher.transports.http.credentials.digest import Challenge, DigestScheme, Question, answer_to, challenges
+from fetcher.transports.http.credentials.digest import (
+    Challenge,
+    DigestScheme,
+    Question,
+    _schemes,
+    answer_to,
+    challenges,
+)
 from fetcher.transports.http.exchange import Hop
 
 NONCE = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"
@@ -173,3 +182,35 @@ async def test_what_is_kept_is_bounded(monkeypatch):
         scheme.refused(hop(f"https://h{number}.test/"), None, Answered('Digest nonce="1"'))
     assert await scheme.authorization(hop("https://h0.test/")) is None
     assert await scheme.authorization(hop("https://h2.test/")) is not None
+
+
+def test_a_challenge_that_is_too_long_is_not_read():
+    padding = "x" * 5000
+    assert challenges([f'Digest realm="{padding}", nonce="n"']) == []
+    assert [challenge.nonce for challenge in challenges([padding, 'Digest realm="r", nonce="n"'])] == ["n"]
+
+
+def test_parts_of_a_challenge_may_have_empty_ones_between_them():
+    (challenge,) = challenges(['Basic realm="x" , ,, Digest realm="r",, nonce="n"'])
+    assert (challenge.realm, challenge.nonce) == ("r", "n")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        'Digest realm="x"' + " " * 260_000 + '"',
+        'Digest realm="x",' + " " * 260_000 + '"',
+        'Digest realm="x"' + " ," * 130_000 + '"',
+        "Digest realm" + " " * 260_000 + '"',
+        "Digest realm=" + " " * 260_000 + '"',
+        "Digest " + "a" * 260_000 + '"',
+        'Digest realm="' + "\\x" * 130_000,
+        "Digest " + 'a="' * 86_000,
+        "Digest " + "a=b " * 65_000 + '"',
+    ],
+)
+def test_a_challenge_takes_time_by_its_length_alone(field):
+    """A bound of the field's length hides this; that of the repetitions must hold by itself."""
+    started = time.process_time()
+    _schemes(field)
+    assert time.process_time() - started < 5.0
