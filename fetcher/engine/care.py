@@ -1,8 +1,16 @@
-"""What has been learnt about one host, and which limits follow from it. Pure: time is passed in, in seconds."""
+"""What has been learnt about one host, and which limits follow from it. Pure: time is passed in, in seconds.
+
+A host is a name. Its pace, its rate and its retries are kept by that, because its ports share one machine; whether
+somebody is there goes by origin (scheme, host, port), because each port has a server of its own. As long as nothing of
+a host answers it is paused as a whole. Once some other origin of it has, that goes on, and only jobs of the one in
+trouble wait, or are skipped.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -15,11 +23,15 @@ from fetcher.errors import ErrorKind
 
 if TYPE_CHECKING:
     from fetcher.engine.limiter import LimitSettings
+    from fetcher.model import Rejection
 
 LONGEST_CRAWL_DELAY = 60.0
 UNLIMITED = HostLimits(concurrency=MAX_CONCURRENCY)
 _OVERLOAD = frozenset({Sign.PRESSED, Sign.LOST})
 _NOBODY_THERE = frozenset({Sign.LOST, Sign.DOWN})
+_PORTS = {"http": 80, "https": 443}
+
+Origin = tuple[str, str | None, int | None]
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -30,18 +42,28 @@ class Failure(msgspec.Struct, frozen=True):
     first: bool
 
 
+def origin_of(url: str) -> Origin:
+    """Return the scheme, host and port of a URL that has been checked."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+
+
 class Care(msgspec.Struct, eq=False):
     """How a host is treated, on top of what the config says.
 
-    ``pace`` is None if limits do not adapt, ``rules`` if there is no breaker. ``breaker`` and ``budget`` are None until
-    something fails.
+    ``pace`` is None if limits do not adapt, ``rules`` if there is no breaker. ``breakers`` is empty and ``budget``
+    None until something fails. ``paused``: a probe decides about the host as a whole. ``given_up``: all of it that is
+    known is down. ``well_at``: when something of it last answered while there were breakers.
     """
 
     rules: BreakerSettings | None = None
     pace: Pace | None = None
-    breaker: Breaker | None = None
+    breakers: dict[Origin, Breaker] = {}
     budget: Budget | None = None
     crawl_delay: float = 0.0
+    paused: bool = False
+    given_up: bool = False
+    well_at: float = -math.inf
 
     @classmethod
     def begin(cls, limits: LimitSettings, configured: HostLimits) -> Care:
@@ -53,21 +75,31 @@ class Care(msgspec.Struct, eq=False):
     def notable(self) -> bool:
         """Tell whether this has to be remembered when the host has no jobs for a while."""
         return (
-            self.breaker is not None
+            bool(self.breakers)
             or self.budget is not None
             or self.crawl_delay > 0
             or (self.pace is not None and self.pace.reduced)
         )
 
-    def answered(self, started: float, now: float, latency: float | None) -> bool:
-        """Take an answer into account; return whether other limits follow."""
+    def answered(self, url: str, started: float, now: float, latency: float | None) -> bool:
+        """Take an answer to a request for ``url`` into account; return whether other limits follow."""
         if self.budget is not None:
             self.budget.earn()
         changed = self.pace is not None and self.pace.answered(started, now, latency)
-        if self.breaker is None or self.breaker.reason is not None:
-            return changed
-        probing, self.breaker = self.breaker.probing, None
-        return changed or probing
+        return self._is_there(url, now) or changed if self.breakers else changed
+
+    def _is_there(self, url: str, now: float) -> bool:
+        """Close the breaker of an origin that answered; return whether other limits follow."""
+        origin = origin_of(url)
+        breaker = self.breakers.get(origin)
+        if breaker is not None:
+            if breaker.reason is not None:
+                return False
+            del self.breakers[origin]
+        self.well_at = now
+        changed = self.paused or self.given_up
+        self.paused = self.given_up = False
+        return changed
 
     def slower(self, failure: Failure, started: float, now: float, in_flight: int) -> bool:
         """Take a failure into account as a sign of load; return whether other limits follow."""
@@ -77,16 +109,28 @@ class Care(msgspec.Struct, eq=False):
             return self.pace.refused(started, now, in_flight)
         return failure.sign in _OVERLOAD and self.pace.pressed(started, now, in_flight)
 
-    def pause(self, failure: Failure, started: float, now: float) -> float | None:
-        """Take a failure into account; return for how many seconds to leave the host alone.
+    def pause(self, url: str, failure: Failure, started: float, now: float) -> float | None:
+        """Take a failure to get ``url`` into account; return for how many seconds to leave its origin alone.
 
-        0 if it is given up, None if it is asked on.
+        0 if it is given up, None if it is asked on. `paused` and `given_up` tell whether that goes for all of the host.
         """
         if self.rules is None or failure.sign not in _NOBODY_THERE:
             return None
-        if self.breaker is None:
-            self.breaker = Breaker()
-        return self.breaker.failed(self.rules, started, now, first=failure.first, kind=failure.kind)
+        origin = origin_of(url)
+        breaker = self.breakers.get(origin)
+        if breaker is None:
+            breaker = self.breakers[origin] = Breaker(f"{origin[1]}:{origin[2]}", started)
+        alone = self.well_at < breaker.since
+        pause = breaker.failed(self.rules, started, now, first=failure.first, kind=failure.kind)
+        if pause is not None and alone:
+            self.paused = pause > 0
+            self.given_up = all(breaker.reason is not None for breaker in self.breakers.values())
+        return pause
+
+    def verdict(self, url: str, now: float) -> Rejection | float | None:
+        """Return why ``url`` may not be asked for now: for good, or for so many seconds. None if it may be."""
+        breaker = self.breakers.get(origin_of(url))
+        return None if breaker is None else breaker.verdict(now)
 
     def may_retry(self, now: float) -> bool:
         """Tell whether another retry of a retry is within the budget, and count it."""
@@ -97,11 +141,11 @@ class Care(msgspec.Struct, eq=False):
     def limits(self, configured: HostLimits) -> HostLimits:
         """Return what holds for the host now."""
         concurrency, delay = configured.concurrency, max(configured.delay, self.crawl_delay)
-        if self.breaker is not None and self.breaker.reason is not None:
+        if self.given_up:
             return UNLIMITED
         if self.pace is not None:
             concurrency, delay = self.pace.concurrency, max(delay, self.pace.interval)
-        if self.breaker is not None and self.breaker.probing:
+        if self.paused:
             concurrency = 1
         if concurrency == configured.concurrency and delay == configured.delay:
             return configured

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fetcher.engine.scheduler import Demand
     from fetcher.errors import SourceError
     from fetcher.interfaces import Leased
-    from fetcher.model import Job, Response, Result
+    from fetcher.model import Job, Rejection, Response, Result
 
 # How often freed room is leased anew, in seconds: rare enough that a lease takes many jobs, often enough that no
 # host runs out of them meanwhile.
@@ -296,11 +296,11 @@ class Engine:
         started = self._loop.time()
         self.running[lease.handle] = Running(lease, started)
         try:
-            reason = job.rejected
-            if self.scheduler.some_are_down and reason is None:
-                reason = self.scheduler.down(job.host)
-            if reason is not None:
-                self.delivery.add(lease, self._worker.skip(job, reason))
+            verdict: Rejection | float | None = job.rejected
+            if self.scheduler.some_in_trouble and verdict is None:
+                verdict = self.scheduler.verdict(lease, started)
+            if verdict is not None:
+                self._put_off(lease, verdict)
                 return
             result, attempt = await self._worker.attempt(job, started - lease.leased_at)
             self._conclude(lease, result, attempt, started)
@@ -311,6 +311,13 @@ class Engine:
                 self._want_lease.set()
             if not self.running and not self.scheduler.waiting:
                 self.delivery.hurry()
+
+    def _put_off(self, lease: Lease, verdict: Rejection | float) -> None:
+        """End a job without having fetched it, or give it back for so many seconds."""
+        if isinstance(verdict, float):
+            self._holding.give_back([lease], verdict)
+        else:
+            self.delivery.add(lease, self._worker.skip(lease.job, verdict))
 
     def _conclude(self, lease: Lease, result: Result, attempt: Attempt | None, started: float) -> None:
         """Deliver a result, or give the job back to be tried again."""

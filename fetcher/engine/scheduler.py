@@ -12,7 +12,8 @@ The window is shared out by need: a host is given room for what it can start soo
 its room, be it busy, slow or told to rest, therefore keeps no other host's jobs out of the window.
 
 What is learnt about a host (`fetcher.engine.care`) changes its limits, and nothing else here: a host that is asked for
-less is a host with stricter limits, and one that was given up has none, so that its jobs come out and end.
+less is a host with stricter limits, and one that was given up has none, so that its jobs come out and end. Of a host
+some of whose origins (ports) alone are in trouble, jobs come out in their turn, and `Scheduler.verdict` has the word.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Host(msgspec.Struct, eq=False):
     """One host in the window.
 
     ``backlog``: how many jobs it has to come, here and in the queue, as far as known. ``free_at``: when it may be
-    asked next. ``entry``: the order of its entry in one of the heaps, 0 if it has none; any other entry is out of date.
+    asked next; ``was_free_at``: the same before the last start. ``entry``: the order of its entry in one of the heaps, 0 if it has none; any other entry is out of date.
     ``latency``: of late, in seconds, for display. ``limits``: what holds now; ``configured``: what the config says.
     """
 
@@ -81,6 +82,7 @@ class Host(msgspec.Struct, eq=False):
     in_flight: int = 0
     latency: float = 0.0
     free_at: float = 0.0
+    was_free_at: float = 0.0
     entry: int = 0
 
 
@@ -103,7 +105,8 @@ class Scheduler:
         self.in_flight = 0
         self.answered = 0
         self.failed = 0
-        self.some_are_down = False
+        # So that nobody is asked for a verdict before there may be one.
+        self.some_in_trouble = False
         # This process is too busy to tell a slow host from its own delays.
         self.strained = False
 
@@ -154,6 +157,7 @@ class Scheduler:
             self.waiting -= 1
             self.in_flight += 1
             if host.limits.interval:
+                host.was_free_at = host.free_at
                 host.free_at = next_start(host.free_at, now, host.limits)
             self._relist(host, now)
             return lease
@@ -174,7 +178,7 @@ class Scheduler:
         """Take into account that the host of a job in flight answered, and within what time if that is known."""
         self.answered += 1
         host = self._hosts[lease.job.host]
-        if host.care.answered(started, now, None if self.strained else latency):
+        if host.care.answered(lease.job.url, started, now, None if self.strained else latency):
             self._adjust(host, now)
 
     def badly(self, lease: Lease, failure: Failure, started: float, now: float) -> list[Lease]:
@@ -182,14 +186,14 @@ class Scheduler:
         self.failed += 1
         host = self._hosts[lease.job.host]
         changed = host.care.slower(failure, started, now, host.in_flight)
-        pause = host.care.pause(failure, started, now)
+        pause = host.care.pause(lease.job.url, failure, started, now)
         if pause is None:
             if changed:
                 self._adjust(host, now)
             return []
-        self.some_are_down = self.some_are_down or not pause
+        self.some_in_trouble = True
         self._adjust(host, now)
-        if not pause:
+        if not pause or not host.care.paused:
             return []
         host.free_at = max(host.free_at, now + pause)
         return self._drop(host)
@@ -198,10 +202,23 @@ class Scheduler:
         """Tell whether another retry of a retry is within the budget of a host, and count it."""
         return self._host(name).care.may_retry(now)
 
-    def down(self, name: str) -> Rejection | None:
-        """Return why a host was given up, None if it was not."""
-        breaker = self._host(name).care.breaker
-        return None if breaker is None else breaker.reason
+    def verdict(self, lease: Lease, now: float) -> Rejection | float | None:
+        """Return why a job that ``next`` has just returned is not to be fetched: for good, or for so many seconds.
+
+        None if it is. To be asked only if ``some_in_trouble``, and at once, so that the start is not counted.
+        """
+        host = self._hosts[lease.job.host]
+        care = host.care
+        verdict = care.verdict(lease.job.url, now) if care.breakers else None
+        if verdict is None:
+            if care.given_up:
+                # Another origin of the same host, of which nothing is known.
+                care.given_up = False
+                self._adjust(host, now)
+        elif host.limits.interval:
+            host.free_at = host.was_free_at
+            self._relist(host, now)
+        return verdict
 
     def slow_down(self, name: str, crawl_delay: float, now: float) -> None:
         """Keep to what the robots.txt of a host asks for, in seconds between two starts, from now on."""

@@ -17,7 +17,7 @@ class Simulation:
     """Runs jobs that take ``serve(job)`` seconds; at most ``read_ahead`` unfinished are in the queue.
 
     ``conclude(simulation, lease, started)`` says what came of an attempt: None if the job has ended, or in how many
-    seconds it is tried again. ``skipped`` has the jobs of hosts that were given up, and when each ended.
+    seconds it is tried again. ``skipped`` has the jobs of hosts that were given up, and why.
     """
 
     def __init__(self, jobs, limits, serve, read_ahead=None, conclude=None):
@@ -82,10 +82,9 @@ class Simulation:
                 break
             host, started = lease.job.host, self.now
             self.in_flight += 1
-            if self.scheduler.some_are_down and self.scheduler.down(host):
-                self.skipped[lease.job.id] = self.now
-                self.in_flight_of[host] += 1
-                self.at(started, lambda lease=lease, started=started: self.end(lease, started))
+            verdict = self.scheduler.verdict(lease, started) if self.scheduler.some_in_trouble else None
+            if verdict is not None:
+                self.put_off(lease, verdict)
                 continue
             self.in_flight_of[host] += 1
             self.most = max(self.most, self.in_flight)
@@ -96,10 +95,22 @@ class Simulation:
         if wake_at is not None and self.in_flight < self.limits.concurrency:
             self.at(max(wake_at, self.now), lambda: None)
 
+    def put_off(self, lease, verdict):
+        self.in_flight -= 1
+        self.scheduler.done(lease, self.now, self.now)
+        if isinstance(verdict, float):
+            self.give_back([lease], verdict)
+        else:
+            self.skipped[lease.job.id] = verdict.message
+            self.ended += 1
+            assert call(self.queue.ack([Ack(lease, Outcome.OK)], {})) == 0
+        self.at(self.now, self.feed)
+        self.lease_by(self.now + LEASE_PAUSE)
+
     def end(self, lease, started):
         self.in_flight -= 1
         self.in_flight_of[lease.job.host] -= 1
-        again = None if lease.job.id in self.skipped else self.conclude(self, lease, started)
+        again = self.conclude(self, lease, started)
         self.scheduler.done(lease, started, self.now)
         if again is None:
             self.ended += 1
@@ -122,5 +133,5 @@ def call(coroutine):
     raise AssertionError("a queue in memory never waits")
 
 
-def job(host, name, priority=0):
-    return Job(id=str(name), url=f"http://{host}/", host=host, priority=priority)
+def job(host, name, priority=0, port=80):
+    return Job(id=str(name), url=f"http://{host}:{port}/", host=host, priority=priority)

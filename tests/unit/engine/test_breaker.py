@@ -13,6 +13,7 @@ from fetcher.engine.care import Failure
 from fetcher.engine.limiter import HostLimits, LimitSettings
 from fetcher.engine.signs import Sign
 from fetcher.errors import SKIPPING, ErrorKind
+from fetcher.interfaces import Lease, Leased
 
 RULES = BreakerSettings(failures=3, pause=10.0, max_pause=25.0, give_up=4)
 REFUSED = ErrorKind.CONNECT_REFUSED
@@ -87,14 +88,17 @@ def test_it_may_be_off():
 
 
 class Batch:
-    """A batch in which ``answers(host, now)`` says whether a host is there; the others refuse, after ``patience``."""
+    """A batch in which ``answers(host, now)`` says whether a host is there; the others refuse, after ``patience``.
+
+    A host of the kind ``name:port`` is one port of several.
+    """
 
     def __init__(self, jobs, answers, *, breaker=None, attempts=4, patience=0.001, refusal=Sign.DOWN, slots=100):
         self.answers, self.attempts, self.refusal = answers, attempts, refusal
         self.outcome, self.tries, self.ended_at = {}, Counter(), defaultdict(float)
         limits = LimitSettings(concurrency=slots, per_host=HostLimits(concurrency=8), breaker=breaker or {})
         self.simulation = Simulation(
-            jobs, limits, lambda one: 0.1 if answers(one.host, self.now) else patience, conclude=self.conclude
+            jobs, limits, lambda one: 0.1 if answers(at(one), self.now) else patience, conclude=self.conclude
         )
         self.took = self.simulation.run()
 
@@ -105,8 +109,8 @@ class Batch:
     def conclude(self, simulation, lease, started):
         one, now = lease.job, simulation.now
         self.tries[one.id] += 1
-        self.ended_at[one.host] = now
-        if self.answers(one.host, started):
+        self.ended_at[at(one)] = now
+        if self.answers(at(one), started):
             simulation.scheduler.well(lease, started, now, 0.1)
             self.outcome[one.id] = "ok"
             return None
@@ -119,7 +123,12 @@ class Batch:
 
 
 def some(host, count, start=0):
-    return [job(host, start + n) for n in range(count)]
+    name, _, port = host.partition(":")
+    return [job(name, start + n, port=port or 80) for n in range(count)]
+
+
+def at(one):
+    return one.url.split("/")[2].removesuffix(":80")
 
 
 def test_a_dead_host_with_ten_thousand_jobs_ends_soon_and_delays_nobody():
@@ -157,9 +166,52 @@ def test_few_jobs_are_tried_as_often_as_the_config_says():
 
 
 def test_one_answer_in_between_keeps_it_closed():
-    """Two ports of one host, one of which nobody listens on, say."""
+    """Some of the servers behind one address are gone, say."""
     batch = Batch(some("half", 400), lambda host, now: int(now * 1e6) % 2 == 0)
     assert not batch.simulation.skipped
+
+
+def test_a_dead_port_costs_no_job_of_another_port_of_its_host():
+    """In the order of the ports, so that nothing of the host answers for as long as the dead one is in its turn."""
+    batch = Batch([*some("x:8999", 1000), *some("x:8931", 100, 1000)], lambda host, now: host == "x:8931")
+    assert Counter(batch.outcome.values())["ok"] == 100
+    assert len(batch.simulation.skipped) + len(batch.outcome) == 1100
+    assert {int(name) < 1000 for name in batch.simulation.skipped} == {True}
+    assert all(why.startswith("x:8999 did not answer: ") for why in batch.simulation.skipped.values())
+    assert batch.simulation.most_of["x"] <= 8
+    assert batch.took < 90
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_ports_that_take_turns_are_told_apart_and_the_one_that_is_well_does_not_wait(first):
+    dead, well = some("x:8999", 1000), some("x:8931", 1000, 1000)
+    jobs = [one for pair in zip(*((dead, well) if first else (well, dead)), strict=True) for one in pair]
+    batch = Batch(jobs, lambda host, now: host == "x:8931")
+    assert Counter(batch.outcome.values())["ok"] == 1000
+    assert len(batch.simulation.skipped) > 950
+    assert sum(batch.tries[one.id] for one in dead) < 80
+    # 100 ms each, 8 at a time.
+    assert batch.ended_at["x:8931"] < 2 * 1000 * 0.1 / 8
+    assert batch.took < 10 + 20 + 40 + 30
+
+
+def test_a_dead_port_of_a_host_with_a_rate_spends_none_of_it_once_it_is_given_up():
+    limits = LimitSettings(per_host=HostLimits(rate="2/s"), breaker={"failures": 2, "pause": 1, "give_up": 1})
+    dead, well = some("x:8999", 500), some("x:8931", 20, 500)
+
+    def conclude(simulation, lease, started):
+        if at(lease.job) == "x:8931":
+            simulation.scheduler.well(lease, started, simulation.now, 0.1)
+        else:
+            simulation.give_back(
+                simulation.scheduler.badly(lease, Failure(Sign.DOWN, REFUSED, first=True), started, simulation.now)
+            )
+
+    simulation = Simulation([*dead[:250], *well, *dead[250:]], limits, lambda one: 0.1, conclude=conclude)
+    assert simulation.run() < 40
+    assert len(simulation.skipped) > 490
+    starts = [when for when, _ in simulation.starts]
+    assert max(sum(begin <= when < begin + 5 for when in starts) for begin in starts) <= 11
 
 
 def test_it_may_wait_instead_until_the_host_is_back():
@@ -189,4 +241,5 @@ def test_a_host_that_was_given_up_stays_so_though_its_jobs_are_read_much_later()
     batch = Batch(some("dead", 100), lambda host, now: False)
     scheduler = batch.simulation.scheduler
     assert scheduler.demand(batch.now + 1e6).room == {}  # it is no longer in the window
-    assert scheduler.down("dead").kind is ErrorKind.HOST_DOWN
+    scheduler.add(Leased([Lease(job("dead", 1), 1, 1)]), batch.now + 1e6)
+    assert scheduler.verdict(scheduler.next(batch.now + 1e6), batch.now + 1e6).kind is ErrorKind.HOST_DOWN

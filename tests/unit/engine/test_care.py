@@ -9,6 +9,7 @@ from fetcher.engine.limiter import HostLimits, LimitSettings
 from fetcher.engine.signs import Sign
 from fetcher.errors import ErrorKind
 
+URL = "http://a.test/"
 CONFIGURED = HostLimits(concurrency=8, rate="100/s")
 
 
@@ -21,7 +22,7 @@ def failure(sign=Sign.DOWN):
 
 
 def pause(care, times, now=0.0):
-    return [care.pause(failure(), now, now) for _ in range(times)][-1]
+    return [care.pause(URL, failure(), now, now) for _ in range(times)][-1]
 
 
 def test_a_host_of_which_nothing_is_known_has_the_configured_limits_themselves():
@@ -48,7 +49,7 @@ def test_a_paused_host_is_asked_once_and_an_answer_opens_it():
     care = make()
     assert pause(care, 10) == 10.0
     assert care.limits(CONFIGURED).concurrency == 1
-    assert care.answered(10.0, 10.1, None)
+    assert care.answered(URL, 10.0, 10.1, None)
     assert care.limits(CONFIGURED) is CONFIGURED
     assert not care.notable
 
@@ -56,7 +57,7 @@ def test_a_paused_host_is_asked_once_and_an_answer_opens_it():
 def test_an_answer_ends_a_row_of_failures():
     care = make()
     assert pause(care, 9) is None
-    assert not care.answered(1.0, 1.1, None)
+    assert not care.answered(URL, 1.0, 1.1, None)
     assert pause(care, 9) is None
 
 
@@ -65,20 +66,20 @@ def test_a_host_that_was_given_up_has_no_limits_left():
     assert pause(care, 1) == 1.0
     assert pause(care, 1, now=1.0) == 0.0
     assert care.limits(CONFIGURED) is UNLIMITED
-    assert not care.answered(2.0, 2.1, None)  # too late
+    assert not care.answered(URL, 2.0, 2.1, None)  # too late
     assert care.limits(CONFIGURED) is UNLIMITED
 
 
 @pytest.mark.parametrize("sign", [Sign.REFUSED, Sign.PRESSED, Sign.ANSWERED, Sign.NOTHING])
 def test_answers_of_any_kind_open_no_breaker(sign):
     care = make(breaker={"failures": 1})
-    assert care.pause(failure(sign), 0.0, 0.0) is None
-    assert care.breaker is None
+    assert care.pause(URL, failure(sign), 0.0, 0.0) is None
+    assert not care.breakers
 
 
 def test_what_is_off_does_nothing():
     care = make(adapt=False, breaker="off")
     assert pause(care, 1000) is None
     assert not care.slower(failure(Sign.REFUSED), 0.0, 0.0, in_flight=8)
-    assert not care.answered(0.0, 0.0, 1.0)
+    assert not care.answered(URL, 0.0, 0.0, 1.0)
     assert care.limits(CONFIGURED) is CONFIGURED
