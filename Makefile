@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= 20
 EXAMPLES ?= 20000
+JOBS ?= 20000
 
-.PHONY: help demo test lint format crash fuzz bench clean
+.PHONY: help demo test lint format crash fuzz soak bench clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
@@ -32,6 +33,9 @@ crash: $(VENV)/.dev   ## kill runs RUNS times at random moments and reconcile
 
 fuzz: $(VENV)/.dev   ## feed EXAMPLES mutated responses to the transport
 	FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/integration/test_fuzz.py
+
+soak: $(VENV)/.dev   ## batches of JOBS jobs whose sinks are away for part of the time
+	SOAK=$(JOBS) $(BIN)/python -m pytest --timeout 3600 tests/acceptance/test_stored_outages.py tests/acceptance/test_stream_outages.py
 
 bench: $(VENV)/.dev   ## measure against blocking sockets and peers, in short (python -m benchmarks has more)
 	$(BIN)/python -m benchmarks small --repeat 2

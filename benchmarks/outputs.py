@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import io
 import json
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -21,12 +24,14 @@ else:
 class Output(msgspec.Struct, frozen=True):
     """A sink as a setting, and how to read job id and body size of each of its records.
 
-    ``{folder}`` in the setting is the folder of the contender; in ``where`` it stands for the output.
+    ``{folder}`` in the setting is the folder of the contender, ``{dsn}`` a database if ``database``: the file ``dsn``
+    of the folder names it. ``where`` is the output.
     """
 
     setting: str
     read: Callable[[Path], Iterator[tuple[str, int]]]
     where: str
+    database: bool = False
 
 
 def _of_lines(data: bytes) -> Iterator[tuple[str, int]]:
@@ -59,6 +64,26 @@ def _of_warc(path: Path) -> Iterator[tuple[str, int]]:
             yield about["job_id"], about["body_size"]
 
 
+def _of_sqlite(path: Path) -> Iterator[tuple[str, int]]:
+    with closing(sqlite3.connect(path)) as database:
+        yield from database.execute("SELECT job_id, body_size FROM results")
+
+
+def _of_postgres(path: Path) -> Iterator[tuple[str, int]]:
+    import asyncpg  # noqa: PLC0415  an extra
+
+    dsn = path.read_text(encoding="utf-8")
+
+    async def rows() -> list[tuple[str, int]]:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return [tuple(row) for row in await connection.fetch("SELECT job_id, body_size FROM results")]
+        finally:
+            await connection.close()
+
+    yield from asyncio.run(rows())
+
+
 JSONL = "jsonl"
 OUTPUTS = {
     JSONL: Output("{folder}/x.jsonl", lambda path: _of_lines(path.read_bytes()), "x.jsonl"),
@@ -73,6 +98,8 @@ OUTPUTS = {
         _of_parts,
         "h.parquet",
     ),
+    "sqlite": Output("{{type: sqlite, path: {folder}/x.db}}", _of_sqlite, "x.db"),
+    "postgres": Output('{{type: postgres, dsn: "{dsn}"}}', _of_postgres, "dsn", database=True),
     "warc": Output("{folder}/x.warc", _of_warc, "x.warc"),
     "warc.gz": Output("{folder}/x.warc.gz", _of_warc, "x.warc.gz"),
     "warc.zst": Output("{folder}/x.warc.zst", _of_warc, "x.warc.zst"),

@@ -55,9 +55,7 @@ USUAL = "usual"
 VARIANTS = {
     USUAL: Variant("everything that is on by itself"),
     "no hash": Variant("without the SHA-256 of each body", patch=_without_hash),
-    "no look": Variant(
-        "without a look for unasked bytes before a connection is reused", patch=_without_look
-    ),
+    "no look": Variant("without a look for unasked bytes before a connection is reused", patch=_without_look),
     "no adaptation": Variant("without limits that adapt to each host", ("limits.adapt=false",)),
     "no breaker": Variant("without a circuit breaker", ("limits.breaker=off",)),
     "no minimum rate": Variant("without a minimum rate of bodies", ("request.min_rate=0",)),

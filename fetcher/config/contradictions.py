@@ -35,7 +35,7 @@ def contradictions(config: Config) -> list[Contradiction]:
         *_standard_streams(config),
         *_sink_names(config),
         *_limits(config.limits),
-        *_breaker(config.limits),
+        *_breaker(config),
         *_host_patterns("limits", "hosts", config.limits.hosts),
         *_timeouts(config.request.timeout),
         *_headers(config.request.headers),
@@ -100,9 +100,14 @@ def _limits(limits: LimitSettings) -> Iterator[Contradiction]:
             yield (*at, "concurrency"), message, host.concurrency
 
 
-def _breaker(limits: LimitSettings) -> Iterator[Contradiction]:
-    breaker = limits.breaker
-    if breaker != "off" and "pause" in breaker.model_fields_set and breaker.pause > breaker.max_pause:
+def _breaker(config: Config) -> Iterator[Contradiction]:
+    breaker = config.limits.breaker
+    if breaker == "off":
+        return
+    if breaker.host_down == "wait" and config.deadline is None:
+        message = "waits for a dead host for ever, as the run has no deadline; set deadline, or host_down: skip"
+        yield ("limits", "breaker", "host_down"), message, None
+    if "pause" in breaker.model_fields_set and breaker.pause > breaker.max_pause:
         message = f"is {breaker.pause:g}s, which limits.breaker.max_pause ({breaker.max_pause:g}s) never lets it reach"
         yield ("limits", "breaker", "pause"), message, None
 

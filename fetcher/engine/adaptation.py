@@ -3,11 +3,15 @@
 Concurrency moves between 1 and what is configured, by additive increase and multiplicative decrease (Chiu and Jain,
 1989). At a concurrency of 1 the time between two starts takes over. There are three reasons to slow down:
 
-- The host says so (429, Retry-After). One answer is enough.
+- The host says so (429). One answer is enough, unless so many others are good at the same time that it must be the
+  page's own: then it takes a share of such answers, or several in a row. With Retry-After the host is left alone for as
+  long as it asks, which may be enough; it is asked for less if it refuses again as soon as that is over.
 - It fails in ways that may mean overload (503, resets, silence), mostly: pages that fail by themselves are no load.
 - Its fastest answers have become clearly slower than its fastest ones ever were. Minimums tell queueing from a mix of
   fast and slow pages, as in TCP Vegas (Brakmo and Peterson, 1995). Whether load was the reason is found out by trial:
   if less of it does not help, it was not, and the host gets its concurrency back.
+
+A host that goes on refusing when it is hardly asked any more is hopeless, and `fetcher.engine.breaker` takes over.
 
 In doubt nothing is done: few answers, a host that always was slow, or a busy process of ours are no reason.
 """
@@ -19,7 +23,7 @@ import math
 import msgspec
 
 # A decrease shows in answers to requests that began after it. Failures that may have other reasons come in bursts, so
-# they count once in so many seconds at most, and so does a refusal at the lowest concurrency.
+# they count once in so many seconds at most.
 _LEAST_ROUND = 0.25
 _REVIEW = 0.5
 _DECREASE = 0.7
@@ -30,10 +34,17 @@ _SHORTER = 0.5
 # For so long the pace that was too much is not tried again.
 _REMEMBERED = 10.0
 _SHORTEST_INTERVAL = 0.05
+_FIRST_INTERVAL = 0.25
 _LONGEST_INTERVAL = 30.0
 # Implicit signs count if so many of the latest answers are such, and at least so many.
 _MOSTLY = 0.6
 _FEWEST = 3
+# Refusals are the pages' own if they are at most this share of the latest answers, and less than so many in a row.
+_SELDOM = 0.15
+_ROW = 3
+# Refusals, each of a request of its own, without an answer in between: at the first interval and ever longer ones that
+# takes a minute.
+_HOPELESS = 8
 # What is a clear slow-down: the fastest of so many answers, over so many seconds, took so many times as long as the
 # fastest ones at a lower load, and so many seconds longer; and what is a clear relief.
 _SAMPLES = 16
@@ -50,7 +61,8 @@ class Pace(msgspec.Struct, eq=False):
 
     ``ceiling``: the configured concurrency. ``limit``: the concurrency that is allowed now. ``interval``: the least
     seconds between two starts, 0 for none. ``since``: when that was last decreased; answers to requests that began
-    before say nothing about it.
+    before say nothing about it, which goes for a rest, too. ``row``: refusals since the last answer, and which that
+    was. ``in_vain``: refusals in a row although the host is hardly asked. ``rested``: it has been left alone since.
     """
 
     ceiling: int
@@ -59,6 +71,10 @@ class Pace(msgspec.Struct, eq=False):
     since: float = -math.inf
     well: int = 0
     badly: int = 0
+    refusals: int = 0
+    row: tuple[int, int] = (0, 0)
+    in_vain: int = 0
+    rested: bool = False
     review_at: float = 0.0
     too_much: tuple[float, float] = (math.inf, 0.0)
     too_much_until: float = 0.0
@@ -89,20 +105,45 @@ class Pace(msgspec.Struct, eq=False):
                 self.low = latency
         return now >= self.review_at and self._review(now)
 
-    def refused(self, started: float, now: float, in_flight: int) -> bool:
-        """Take into account that the host said it is asked too much, with ``in_flight`` requests under way."""
+    @property
+    def hopeless(self) -> bool:
+        """Tell whether the host refuses everything, however rarely it is asked."""
+        return self.in_vain >= _HOPELESS
+
+    def refused(self, started: float, now: float, in_flight: int, *, first: bool = True, rest: float = 0.0) -> bool:
+        """Take into account that the host said it is asked too much, with ``in_flight`` requests under way.
+
+        ``first``: the page has not failed before. ``rest``: for so many seconds it will be left alone, as it asked.
+        """
         if started < self.since:
             return False
+        in_vain = 0 if self.well else self.in_vain + (self.limit <= 1 or self.rested)
+        enough = self.rested and not self.well if rest > 0 else self._refuses(first=first)
+        if enough:
+            self._ask_less(in_flight, now)
+        if rest > 0:
+            self._begin(now + rest)
+            self.rested = True
+        if enough or rest > 0:
+            self.in_vain = in_vain
+        return enough
+
+    def _refuses(self, *, first: bool) -> bool:
+        """Tell whether a refusal is the host's, and not the page's own."""
+        self.refusals += 1
+        # Pages that were refused before say little when they are again; at the end of a batch they are all there is.
+        self.row = ((self.row[0] if self.row[1] == self.well else 0) + first, self.well)
+        return self.row[0] >= _ROW or self.refusals > _SELDOM * (self.well + self.refusals)
+
+    def _ask_less(self, in_flight: int, now: float) -> None:
         if self.limit > 1:
             # A limit that was not used up is not what was too much.
             self._slow_down(min(self.limit, max(in_flight, self.limit / 2)), now)
-        elif now < self.since + _LEAST_ROUND:
-            return False
         else:
             self._too_much(now)
-            self.interval = min(_LONGEST_INTERVAL, max(_SHORTEST_INTERVAL, 2 * self.interval))
             self._begin(now)
-        return True
+        if self.limit <= 1:
+            self.interval = min(_LONGEST_INTERVAL, max(_FIRST_INTERVAL, 2 * self.interval))
 
     def pressed(self, started: float, now: float, in_flight: int) -> bool:
         """Take into account a failure that may be due to load."""
@@ -129,7 +170,8 @@ class Pace(msgspec.Struct, eq=False):
     def _begin(self, now: float) -> None:
         """Judge the new pace by its own answers alone."""
         self.since = now
-        self.well = self.badly = 0
+        self.well = self.badly = self.refusals = 0
+        self.row, self.rested = (0, 0), False
         self.review_at = now + _REVIEW
         self._next_window(now)
 
@@ -139,6 +181,8 @@ class Pace(msgspec.Struct, eq=False):
         # Older answers count for less and less.
         self.well //= 2
         self.badly //= 2
+        self.refusals //= 2
+        self.row, self.in_vain, self.rested = (0, self.well), 0, False
         if self.samples >= _SAMPLES and now >= self.judge_at:
             changed = self._judge_latency(now)
             if changed:

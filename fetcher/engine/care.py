@@ -23,23 +23,41 @@ from fetcher.errors import ErrorKind
 
 if TYPE_CHECKING:
     from fetcher.engine.limiter import LimitSettings
+    from fetcher.engine.retry import Attempt
     from fetcher.model import Rejection
 
 LONGEST_CRAWL_DELAY = 60.0
 UNLIMITED = HostLimits(concurrency=MAX_CONCURRENCY)
 _OVERLOAD = frozenset({Sign.PRESSED, Sign.LOST})
 _NOBODY_THERE = frozenset({Sign.LOST, Sign.DOWN})
+# Answers, of a host that is there.
+_RELUCTANT = frozenset({Sign.REFUSED, Sign.PRESSED})
 _PORTS = {"http": 80, "https": 443}
 
 Origin = tuple[str, str | None, int | None]
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """How an attempt failed. ``first``: it was the first one of its job."""
+    """How an attempt failed.
+
+    ``first``: it was the first one of its job. ``rest``: for how many seconds the host asked to be left alone, and is.
+    """
 
     sign: Sign
     kind: ErrorKind | None
     first: bool
+    status: int | None = None
+    rest: float = 0.0
+
+    @classmethod
+    def of(cls, attempt: Attempt, sign: Sign, rest: float) -> Failure:
+        """Return how an attempt failed, with what that says about a host."""
+        return cls(sign, attempt.kind, attempt.number == 1, attempt.status, rest)
+
+    @property
+    def answer(self) -> str:
+        """What the host said, for people."""
+        return f"{self.status or self.kind or 'no status'}"
 
 
 def origin_of(url: str) -> Origin:
@@ -101,27 +119,36 @@ class Care(msgspec.Struct, eq=False):
         self.paused = self.given_up = False
         return changed
 
-    def slower(self, failure: Failure, started: float, now: float, in_flight: int) -> bool:
-        """Take a failure into account as a sign of load; return whether other limits follow."""
+    def slower(self, url: str, failure: Failure, started: float, now: float, in_flight: int) -> bool:
+        """Take a failure to get ``url`` into account as a sign of load; return whether other limits follow."""
+        changed = False
         if self.pace is None:
-            return False
-        if failure.sign is Sign.REFUSED:
-            return self.pace.refused(started, now, in_flight)
-        return failure.sign in _OVERLOAD and self.pace.pressed(started, now, in_flight)
+            pass
+        elif failure.sign is Sign.REFUSED:
+            changed = self.pace.refused(started, now, in_flight, first=failure.first, rest=failure.rest)
+        elif failure.sign in _OVERLOAD:
+            changed = self.pace.pressed(started, now, in_flight)
+        if self.breakers and failure.sign in _RELUCTANT and not self._hopeless(failure):
+            return self._is_there(url, now) or changed
+        return changed
+
+    def _hopeless(self, failure: Failure) -> bool:
+        return failure.sign is Sign.REFUSED and self.pace is not None and self.pace.hopeless
 
     def pause(self, url: str, failure: Failure, started: float, now: float) -> float | None:
         """Take a failure to get ``url`` into account; return for how many seconds to leave its origin alone.
 
         0 if it is given up, None if it is asked on. `paused` and `given_up` tell whether that goes for all of the host.
         """
-        if self.rules is None or failure.sign not in _NOBODY_THERE:
+        refusal = failure.answer if self._hopeless(failure) else None
+        if self.rules is None or not (refusal or failure.sign in _NOBODY_THERE):
             return None
         origin = origin_of(url)
         breaker = self.breakers.get(origin)
         if breaker is None:
             breaker = self.breakers[origin] = Breaker(f"{origin[1]}:{origin[2]}", started)
         alone = self.well_at < breaker.since
-        pause = breaker.failed(self.rules, started, now, first=failure.first, kind=failure.kind)
+        pause = breaker.failed(self.rules, started, now, first=failure.first, kind=failure.kind, refusal=refusal)
         if pause is not None and alone:
             self.paused = pause > 0
             self.given_up = all(breaker.reason is not None for breaker in self.breakers.values())

@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -26,7 +25,7 @@ from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.pulse import Pulse
 from fetcher.engine.retry import Attempt, RetrySettings, decide, host_rest
 from fetcher.engine.scheduler import Scheduler
-from fetcher.engine.signs import Sign, sign_of
+from fetcher.engine.signs import TROUBLE, Sign, asked_last, last_url, sign_of
 from fetcher.engine.waiting import Running
 from fetcher.engine.worker import Worker
 from fetcher.errors import LateError
@@ -299,11 +298,13 @@ class Engine:
             verdict: Rejection | float | None = job.rejected
             if self.scheduler.some_in_trouble and verdict is None:
                 verdict = self.scheduler.verdict(lease, started)
-            if verdict is not None:
-                self._put_off(lease, verdict)
-                return
-            result, attempt = await self._worker.attempt(job, started - lease.leased_at)
-            self._conclude(lease, result, attempt, started)
+            if verdict is None:
+                result, attempt = await self._worker.attempt(job, started - lease.leased_at)
+                self._conclude(lease, result, attempt, started)
+            elif isinstance(verdict, float):
+                self._holding.give_back([lease], verdict)
+            else:
+                self.delivery.add(lease, self._worker.skip(job, verdict))
         finally:
             del self.running[lease.handle]
             self.scheduler.done(lease, started, self._loop.time())
@@ -311,13 +312,6 @@ class Engine:
                 self._want_lease.set()
             if not self.running and not self.scheduler.waiting:
                 self.delivery.hurry()
-
-    def _put_off(self, lease: Lease, verdict: Rejection | float) -> None:
-        """End a job without having fetched it, or give it back for so many seconds."""
-        if isinstance(verdict, float):
-            self._holding.give_back([lease], verdict)
-        else:
-            self.delivery.add(lease, self._worker.skip(lease.job, verdict))
 
     def _conclude(self, lease: Lease, result: Result, attempt: Attempt | None, started: float) -> None:
         """Deliver a result, or give the job back to be tried again."""
@@ -329,7 +323,7 @@ class Engine:
         self._learn(lease, result, attempt, started)
         rest = host_rest(self._retry, attempt)
         if rest is not None:
-            self._holding.give_back(self.scheduler.rest(_asking(result, lease.job), now + rest, now))
+            self._holding.give_back(self.scheduler.rest(asked_last(result, lease.job), now + rest, now))
         retry = decide(self._retry, attempt, self._random)
         if retry is not None and attempt.number > 1 and not self.scheduler.may_retry(lease.job.host, now):
             retry = decide(self._retry, attempt, self._random, spread=True)
@@ -344,13 +338,18 @@ class Engine:
         self._holding.give_back([lease], retry.delay)
 
     def _learn(self, lease: Lease, result: Result, attempt: Attempt, started: float) -> None:
-        """Have the scheduler know what an attempt that did not end well says about the host."""
-        now, sign = self._loop.time(), sign_of(attempt, redirected=bool(result.redirects))
+        """Have the scheduler know what an attempt that did not end well says about its host, or about two of them."""
+        now, rest = self._loop.time(), host_rest(self._retry, attempt) or 0.0
+        sign, url = sign_of(attempt, redirected=bool(result.redirects)), last_url(result)
+        if url is not None and (host := asked_last(result, lease.job)) != lease.job.host:
+            there = Failure.of(attempt, sign_of(attempt, redirected=False), rest)
+            if there.sign in TROUBLE:
+                self.scheduler.badly_elsewhere(url, host, there, started, now)
+            rest = 0.0  # it is the other one that rests
         if sign is Sign.ANSWERED:
             self.scheduler.well(lease, started, now, None)
         elif sign is not Sign.NOTHING:
-            failure = Failure(sign, attempt.kind, first=attempt.number == 1)
-            self._holding.give_back(self.scheduler.badly(lease, failure, started, now))
+            self._holding.give_back(self.scheduler.badly(lease, Failure.of(attempt, sign, rest), started, now))
 
     def _on_crawl_delay(self, job: Job, response: Response) -> None:
         if response.crawl_delay is not None and not response.redirects:
@@ -389,13 +388,6 @@ class Engine:
         if not delivering.done():
             late = ", ".join(sorted(self.delivery.writing)) or "the queue"
             raise LateError(f"{late} did not take the last results in time; their jobs will be fetched again")
-
-
-def _asking(result: Result, job: Job) -> str:
-    """Return the host that a Retry-After came from: where redirects have led to."""
-    if not result.redirects or result.final_url is None:
-        return job.host
-    return urlsplit(result.final_url).hostname or job.host
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

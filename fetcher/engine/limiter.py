@@ -70,7 +70,7 @@ class LimitSettings(Settings):
     adapt: bool = True
     """Ask a host for less while it answers 429 or 503, breaks connections off, or has clearly become slower."""
     breaker: BreakerOrOff = BreakerSettings()
-    """When a host that does not answer at all is paused, and when it is given up. ``off`` tries every job of it."""
+    """When an origin that does not answer at all is paused, and when it is given up. ``off`` tries every job of it."""
 
     @property
     def most(self) -> int:

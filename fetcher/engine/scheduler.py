@@ -68,8 +68,9 @@ class Host(msgspec.Struct, eq=False):
     """One host in the window.
 
     ``backlog``: how many jobs it has to come, here and in the queue, as far as known. ``free_at``: when it may be
-    asked next; ``was_free_at``: the same before the last start. ``entry``: the order of its entry in one of the heaps, 0 if it has none; any other entry is out of date.
-    ``latency``: of late, in seconds, for display. ``limits``: what holds now; ``configured``: what the config says.
+    asked next; ``was_free_at``: the same before the last start. ``entry``: the order of its entry in one of the heaps,
+    0 if it has none; any other entry is out of date. ``latency``: of late, in seconds, for display. ``limits``: what
+    holds now; ``configured``: what the config says.
     """
 
     name: str
@@ -185,7 +186,7 @@ class Scheduler:
         """Take a failure of the host of a job in flight into account; return leases to give back if it is paused."""
         self.failed += 1
         host = self._hosts[lease.job.host]
-        changed = host.care.slower(failure, started, now, host.in_flight)
+        changed = host.care.slower(lease.job.url, failure, started, now, host.in_flight)
         pause = host.care.pause(lease.job.url, failure, started, now)
         if pause is None:
             if changed:
@@ -197,6 +198,15 @@ class Scheduler:
             return []
         host.free_at = max(host.free_at, now + pause)
         return self._drop(host)
+
+    def badly_elsewhere(self, url: str, name: str, failure: Failure, started: float, now: float) -> None:
+        """Take into account that a host failed to which a job of another was redirected, at ``url``.
+
+        It is slowed down, but neither paused nor given up: whether somebody is there, its own jobs find out.
+        """
+        host = self._host(name)
+        if host.care.slower(url, failure, started, now, host.in_flight):
+            self._adjust(host, now)
 
     def may_retry(self, name: str, now: float) -> bool:
         """Tell whether another retry of a retry is within the budget of a host, and count it."""

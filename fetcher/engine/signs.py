@@ -1,14 +1,21 @@
-"""What the end of an attempt says about its host, as opposed to the page that was asked for. Pure."""
+"""What the end of an attempt says about its host, as opposed to the page that was asked for. Pure.
+
+After redirects it was another host that answered last, or did not. It is that host which is in trouble; the first one
+has answered. A refusal is said about both: the requests that were too many came about through jobs of the first, and
+nothing but asking that one for less makes them fewer.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
 from fetcher.errors import ErrorKind
 
 if TYPE_CHECKING:
     from fetcher.engine.retry import Attempt
+    from fetcher.model import Job, Result
 
 _TOO_MANY_REQUESTS = 429
 _SERVICE_UNAVAILABLE = 503
@@ -26,7 +33,7 @@ class Sign(Enum):
     record that somebody wants; to pause the host for them would delay and in the end drop answers that it gives.
     """
     REFUSED = "refused"
-    """The host says in so many words that it is asked too much: 429, or any answer with Retry-After."""
+    """The host says in so many words that it is asked too much: 429, or any failure with Retry-After."""
     PRESSED = "pressed"
     """The host answers that it can not keep up, without saying why: 503."""
     LOST = "lost"
@@ -51,6 +58,9 @@ _SIGNS = {
     ErrorKind.TLS_UNTRUSTED: Sign.DOWN,
     ErrorKind.TLS_PROTOCOL: Sign.DOWN,
 }
+# Whoever caused it has to ask for less.
+_LOAD = frozenset({Sign.REFUSED, Sign.PRESSED})
+TROUBLE = _LOAD | {Sign.LOST}
 # Kinds without a status that only come about once the host has answered something.
 _ANSWERS = frozenset(
     {
@@ -69,12 +79,15 @@ _ANSWERS = frozenset(
 
 
 def sign_of(attempt: Attempt, *, redirected: bool) -> Sign:
-    """Return what an attempt that did not end well says about the host of its job.
+    """Return what an attempt that did not end well says about the host that was asked last.
 
-    ``redirected``: the host had answered with a redirect, so whatever failed after that is somebody else's.
+    ``redirected``: say it about the host of the job instead, which had answered with a redirect to that one.
     """
-    if redirected:
-        return Sign.ANSWERED
+    sign = _last(attempt)
+    return Sign.ANSWERED if redirected and sign not in _LOAD else sign
+
+
+def _last(attempt: Attempt) -> Sign:
     if attempt.status == _TOO_MANY_REQUESTS or attempt.retry_after is not None:
         return Sign.REFUSED
     if attempt.status == _SERVICE_UNAVAILABLE:
@@ -83,3 +96,17 @@ def sign_of(attempt: Attempt, *, redirected: bool) -> Sign:
     if found is Sign.NOTHING and (attempt.status is not None or attempt.kind in _ANSWERS):
         return Sign.ANSWERED
     return found
+
+
+def last_url(result: Result) -> str | None:
+    """Return the URL that redirects have led to, None if there were none."""
+    if not result.redirects:
+        return None
+    # Of one that did not answer only the way there is known.
+    return result.final_url or urljoin(result.redirects[-1].url, result.redirects[-1].location)
+
+
+def asked_last(result: Result, job: Job) -> str:
+    """Return the name of the host that was asked last: where redirects have led to."""
+    url = last_url(result)
+    return job.host if url is None else urlsplit(url).hostname or job.host

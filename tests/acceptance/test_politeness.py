@@ -94,6 +94,21 @@ def test_a_dead_host_is_given_up_and_every_job_accounted_for(run, tmp_path):
     assert skipped["error_message"].startswith(f"dead.test:{port} did not answer: ")
 
 
+def test_a_dead_port_costs_no_job_of_another_port_of_the_same_host(run):
+    port = unused_port()
+    with origin_process() as origin:
+        done, records = run(
+            [f"http://x.test:{port}/{{1..1000}}", at(origin, "x", "/bytes/100?i={1..100}")],
+            "limits.breaker.pause=300ms",
+        )
+    assert done.returncode == 3
+    found = Counter((record["outcome"], record.get("error_kind")) for record in records)
+    assert found.total() == 1100
+    assert found["ok", None] == 100
+    assert found["skipped", "host_down"] > 950
+    assert {f":{port}/" in record["url"] for record in records if record["outcome"] == "skipped"} == {True}
+
+
 def test_a_handful_of_urls_of_a_dead_host_ends_with_its_own_error(run):
     done, records = run([f"http://dead.test:{unused_port()}/{{1..3}}"], "retry.backoff=10ms")
     assert done.returncode == 3

@@ -53,12 +53,15 @@ def ask(pace: Pace, host: Callable[[float, int], tuple[Sign, float]], seconds: f
         now, _, started, sign = heapq.heappop(ends)
         asked.signs[int(now), sign] += 1
         at_work -= sign is Sign.ANSWERED
+        interval = pace.interval
         if sign is Sign.ANSWERED:
             changed = pace.answered(started, now, now - started)
         elif sign is Sign.REFUSED:
             changed = pace.refused(started, now, in_flight)
         else:
             changed = pace.pressed(started, now, in_flight)
+        if pace.interval > interval:
+            free_at = max(free_at, now + pace.interval)
         if changed:
             asked.limits.append((now, pace.concurrency))
     return asked

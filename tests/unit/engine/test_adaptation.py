@@ -140,6 +140,58 @@ def test_a_host_that_refuses_everything_is_asked_ever_more_rarely_and_soon_as_be
     assert asked.at(240.0) == 8
 
 
+def test_a_host_that_refuses_from_the_first_request_on_has_been_asked_few_times_after_a_second():
+    asked = ask(make(), lambda now, n: (Sign.REFUSED, 0.002), 1.0)
+    assert asked.count(Sign.REFUSED) < 30
+    pace = make(1)
+    assert pace.refused(started=0.0, now=0.1, in_flight=1)
+    assert pace.interval == 0.25
+    assert pace.refused(started=0.1, now=0.11, in_flight=1)
+    assert pace.interval == 0.5
+
+
+@pytest.mark.parametrize("ceiling", [8, 32])
+def test_pages_that_are_refused_for_themselves_are_no_load(ceiling):
+    chance = random.Random(3)
+    asked = ask(make(ceiling), lambda now, n: (Sign.REFUSED if chance.random() < 0.05 else Sign.ANSWERED, 0.02), 60.0)
+    assert sum(asked.at(second) for second in range(60)) / 60 > ceiling / 2
+    assert asked.count(Sign.ANSWERED) > 60 * 50 * ceiling / 3
+
+
+def test_what_is_left_at_the_end_of_a_batch_may_be_refused_again():
+    pace = make(32)
+    for _ in range(500):
+        pace.answered(0.0, 0.1, None)
+    assert not any(pace.refused(1.0, 1.0 + n / 10, 5, first=False) for n in range(75))
+    # Pages that nobody has asked for before say more.
+    assert [pace.refused(20.0, 20.0, 5) for _ in range(3)] == [False, False, True]
+
+
+def test_a_host_that_asks_for_rest_is_asked_as_before_after_it_and_for_less_if_it_refuses_at_once():
+    pace = make()
+    assert not pace.refused(1.0, 1.1, 8, rest=2.0)
+    assert not pace.refused(1.0, 1.2, 8, rest=2.0)  # began before
+    assert pace.concurrency == 8
+    pace.answered(3.2, 3.3, 0.1)
+    assert not pace.refused(3.2, 3.4, 8, rest=2.0)
+    assert pace.concurrency == 8
+    assert pace.refused(5.5, 5.6, 8, rest=2.0)
+    assert pace.concurrency == 5
+
+
+def test_a_host_that_refuses_whatever_it_is_asked_is_hopeless_and_no_other_is():
+    pace = make()
+    ask(pace, lambda now, n: (Sign.REFUSED, 0.01), 30.0)
+    assert not pace.hopeless
+    ask(pace, lambda now, n: (Sign.REFUSED, 0.01), 120.0)
+    assert pace.hopeless
+    resting, now = make(), 0.0
+    while not resting.hopeless:
+        resting.refused(now, now, 8, rest=60.0)
+        now += 60.0
+    assert now <= 600.0
+
+
 def test_requests_that_were_under_way_do_not_slow_down_twice():
     pace = make()
     assert pace.refused(started=0.0, now=1.0, in_flight=8)

@@ -114,7 +114,8 @@ class Batch:
             simulation.scheduler.well(lease, started, now, 0.1)
             self.outcome[one.id] = "ok"
             return None
-        failure = Failure(self.refusal, REFUSED, first=self.tries[one.id] == 1)
+        status = 429 if self.refusal is Sign.REFUSED else None
+        failure = Failure(self.refusal, REFUSED, self.tries[one.id] == 1, status)
         simulation.give_back(simulation.scheduler.badly(lease, failure, started, now))
         if self.tries[one.id] < self.attempts:
             return 0.5 * 2 ** (self.tries[one.id] - 1)
@@ -222,6 +223,24 @@ def test_it_may_wait_instead_until_the_host_is_back():
     assert outcomes.total() == 500
     assert outcomes["ok"] > 480
     assert 1000 < batch.took < 1200
+
+
+def test_a_host_that_refuses_everything_holds_no_batch_for_hours():
+    batch = Batch(some("no", 2000), lambda host, now: False, refusal=Sign.REFUSED)
+    assert len(batch.simulation.skipped) + len(batch.outcome) == 2000
+    assert len(batch.simulation.skipped) > 1950
+    assert all(
+        why.startswith("no:80 refuses every request (429), however rarely it is asked, and so it did 3 probes; ")
+        for why in batch.simulation.skipped.values()
+    )
+    assert batch.took < 300
+    assert sum(batch.tries.values()) < 60
+
+
+def test_a_host_that_refused_everything_for_two_minutes_loses_no_job():
+    batch = Batch(some("no", 2000), lambda host, now: now > 120.0, refusal=Sign.REFUSED)
+    assert not batch.simulation.skipped
+    assert Counter(batch.outcome.values())["ok"] > 1980
 
 
 def test_without_it_every_job_is_tried():

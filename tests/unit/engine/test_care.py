@@ -38,7 +38,7 @@ def test_what_is_stricter_holds():
     care.crawl_delay = 0.001
     assert care.limits(CONFIGURED).interval == 0.01
     for now in range(20):
-        care.slower(failure(Sign.REFUSED), float(now), float(now), in_flight=8)
+        care.slower(URL, failure(Sign.REFUSED), float(now), float(now), in_flight=8)
     assert care.limits(CONFIGURED).concurrency == 1
     assert care.limits(CONFIGURED).interval == care.pace.interval > 1
     assert care.limits(CONFIGURED).rate == 100
@@ -77,9 +77,17 @@ def test_answers_of_any_kind_open_no_breaker(sign):
     assert not care.breakers
 
 
+def test_a_refusal_of_a_probe_proves_that_somebody_is_there():
+    care = make()
+    assert pause(care, 10) == 10.0
+    assert care.slower(URL, failure(Sign.REFUSED), 10.0, 10.1, in_flight=1)
+    assert not care.breakers
+    assert not care.paused
+
+
 def test_what_is_off_does_nothing():
     care = make(adapt=False, breaker="off")
     assert pause(care, 1000) is None
-    assert not care.slower(failure(Sign.REFUSED), 0.0, 0.0, in_flight=8)
+    assert not care.slower(URL, failure(Sign.REFUSED), 0.0, 0.0, in_flight=8)
     assert not care.answered(URL, 0.0, 0.0, 1.0)
     assert care.limits(CONFIGURED) is CONFIGURED

@@ -16,7 +16,7 @@ from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
 from fetcher.errors import ErrorKind, FetchError, SinkError, SourceError, StateError
 from fetcher.interfaces import Chunk
-from fetcher.model import Job, Outcome, Rejection
+from fetcher.model import Job, Outcome, Redirect, Rejection
 from fetcher.queues.memory import MemoryQueue
 from fetcher.queues.sqlite import SqliteQueue
 from fetcher.testing import FakeClock, MemorySink, MockTransport, ok
@@ -381,6 +381,36 @@ async def test_a_crawl_delay_that_an_answer_carries_is_kept_from_then_on():
     await bench.run()
     assert bench.ids == expected(5)
     assert min(b - a for a, b in itertools.pairwise(asked)) >= 0.029
+
+
+def redirected(job, status):
+    response = ok(job, status=status)
+    response.final_url = "http://cdn.test/x"
+    response.redirects = [Redirect(job.url, 302, response.final_url)]
+    return response
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_host_that_jobs_are_redirected_to_is_asked_for_less_when_it_refuses_and_so_is_theirs(status):
+    bench = Bench(
+        ListSource(jobs(60, hosts=1)),
+        respond=lambda job: redirected(job, status),
+        retry=RetrySettings(attempts=1),
+        limits=LimitSettings(breaker="off"),
+    )
+    run = asyncio.ensure_future(bench.run())
+    scheduler = bench.engine.scheduler
+    for name in ("cdn.test", "h0.test"):
+        await until(lambda name=name: scheduler._host(name).limits.concurrency < 8)
+    bench.engine.drain()
+    await run
+
+
+async def test_a_redirect_to_a_host_that_answers_makes_no_host_of_it():
+    bench = Bench(ListSource(jobs(20, hosts=1)), respond=lambda job: redirected(job, 404))
+    await bench.run()
+    assert "cdn.test" not in bench.engine.scheduler._remembered
+    assert bench.ids == expected(20)
 
 
 async def test_the_jobs_of_a_host_that_is_given_up_end_as_skipped_and_those_of_others_do_not():

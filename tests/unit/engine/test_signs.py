@@ -30,7 +30,12 @@ def sign(*, redirected=False, **fields):
 def test_statuses(status, retry_after, expected):
     kind = ErrorKind.HTTP_5XX if status >= 500 else ErrorKind.HTTP_4XX
     assert sign(status=status, kind=kind, retry_after=retry_after) is expected
-    assert sign(status=status, kind=kind, retry_after=retry_after, redirected=True) is Sign.ANSWERED
+    assert sign(status=status, kind=kind, retry_after=retry_after, redirected=True) is expected
+
+
+def test_a_host_that_redirected_has_answered_whatever_became_of_the_other():
+    assert sign(kind=ErrorKind.CONNECTION_RESET, redirected=True) is Sign.ANSWERED
+    assert sign(kind=ErrorKind.CONNECT_REFUSED, redirected=True) is Sign.ANSWERED
 
 
 NAMED = {

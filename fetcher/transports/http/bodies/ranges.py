@@ -1,8 +1,8 @@
 """Going on with a download where it stopped: pure decisions about ranges (RFC 9110, sections 13.1.5 and 14).
 
 Two halves make a body only if both are of one version. So a partial body is only kept together with a validator that
-changes with every byte, is only continued under ``If-Range``, and what answers has to begin where it was asked to. Nor do two halves belong
-together of which only one is known to come from the server.
+changes with every byte, is only continued under ``If-Range``, and what answers has to begin where it was asked to. Nor
+do two halves belong together of which only one is known to come from the server.
 """
 
 from __future__ import annotations
