@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
@@ -57,11 +57,28 @@ def origin() -> Iterator[int]:
 def run(folder: Path) -> tuple[int, str, int]:
     """Run the batch; return its exit code, its messages, and its peak of resident memory in KiB."""
     command = [sys.executable, "-m", "fetcher", "run", "batch.yaml"]
-    with (folder / "messages.txt").open("wb") as messages:
-        process = subprocess.Popen(command, cwd=folder, stderr=messages)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, (folder / "messages.txt").read_text(), usage.ru_maxrss
+    memory = 0
+    with (
+        (folder / "messages.txt").open("wb") as messages,
+        subprocess.Popen(command, cwd=folder, stderr=messages) as process,
+    ):
+        # Not the usage that the system tells at the end: in it is what this process had when it made that one.
+        while process.poll() is None:
+            memory = max(memory, peak(process.pid))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+    return process.returncode, (folder / "messages.txt").read_text(), memory
+
+
+def peak(pid: int) -> int:
+    """Return the most resident memory that a process has had, in KiB; 0 before and after its life."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+)", status)
+    return int(found[1]) if found and b"batch.yaml" in command else 0
 
 
 def test_every_body_belongs_to_its_url(tmp_path):
@@ -91,5 +108,5 @@ def test_every_body_belongs_to_its_url(tmp_path):
     hostile = sum(count for (way, _, _), count in ended.items() if way)
     assert hostile == ANSWERS // hostile_origin.ONE_IN
     assert {way for way, _, _ in ended if way} == set(hostile_origin.HOSTILE)
-    assert memory < MOST_MEMORY
+    assert 0 < memory < MOST_MEMORY
     assert pushes > 0

@@ -104,6 +104,10 @@ class Fetch:
         exchange, recall = self._means.exchange, self._means.recall
         asked, self._known = (hop, None) if recall is None else await recall.ask(hop, self._job)
         answer = await exchange.send(asked, trace)
+        # By which proxy it went is told of the hop.
+        hop.lane = asked.lane
+        # How long our own disk takes is no silence of the server's.
+        self._watch.pause()
         try:
             if recall is None or self._known is None or await recall.fits(self._known, answer):
                 return answer
@@ -112,6 +116,7 @@ class Fetch:
             raise
         answer.close()
         self._known = None
+        self._watch.progress()
         return await exchange.send(hop, trace)
 
     async def _receive(self, hop: Hop, answer: Answer, timings: Timings) -> Response:
