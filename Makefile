@@ -15,7 +15,7 @@ demo: $(VENV)/.fetcher   ## fetch 12,000 URLs of a simulated web
 	$(BIN)/fetcher demo
 
 test: $(VENV)/.dev   ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(VENV)/.dev   ## style, types, layers, Dockerfile
 	$(BIN)/ruff check .
