@@ -130,7 +130,10 @@ def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_lines(problems
         "x.yaml:3: requst: unknown key; did you mean 'request'?",
         "x.yaml:4: name: the variable NAME is not set; set it, or write ${NAME:default}",
         "x.yaml:5: name: is here a second time; it first stands in line 4",
-        "x.yaml:6: sources.0.type: no such source 'flie'; did you mean 'file'? (file, inline, postgres, sitemap, sqlite, template)",
+        (
+            "x.yaml:6: sources.0.type: no such source 'flie'; did you mean 'file'? "
+            "(file, inline, postgres, sitemap, sqlite, template)"
+        ),
         "FETCHER_RETRY__ATTEMPTS: should be a whole number, not 'no'",
         "-s body.store: should be 'none', 'inline' or 'file', not 'all'",
     ]
