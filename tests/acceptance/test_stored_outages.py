@@ -156,7 +156,7 @@ async def until(condition, running):
 async def test_killed_at_random_moments_every_job_is_there_once(target, origin, tmp_path):
     """F80, F81: what was written and not acknowledged is written again, and is there once for all that."""
     config = {
-        "sources": [f"{origin.url}/delay/0.02/bytes/200?{{1..{JOBS}}}"],
+        "sources": [f"{origin.url}/delay/0.06/bytes/200?{{1..{JOBS}}}"],
         "sinks": ["out.jsonl", target.sink],
         "limits": {"concurrency": 20, "per_host": {"concurrency": 20}},
     }
