@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,15 +14,19 @@ from fetcher.config.model import Config
 from fetcher.config.overrides import Layered, from_environment, from_flags
 from fetcher.config.problems import ConfigProblems, shown, translate
 from fetcher.config.schema import json_schema
+from fetcher.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
-    from fetcher.config.problems import KeyPath
+    from fetcher.config.overrides import Override
+    from fetcher.config.problems import KeyPath, Problem
 
 _LONGEST_NAME = 100
+
+Root = TypeVar("Root", bound=Settings)
 
 
 def load(
@@ -34,16 +38,52 @@ def load(
 
     Without a path there is no file. Raises ConfigProblems with everything that is wrong.
     """
+    return load_root(Config, path, overrides, environ)
+
+
+def load_root(
+    root: type[Root],
+    path: str | os.PathLike[str] | None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> Root:
+    """Load a config of another root than that of a batch. Raises ConfigProblems with everything that is wrong."""
     name = os.fspath(path) if path is not None else "config"
     flags = from_flags(overrides)
-    document = parse(_read(name), name, environ) if path is not None else Document({})
+    if path is None:
+        return _checked(root, Document({}), name, flags, environ)
+    document = parse(_read(name), name, environ)
+    _name_after(name, document, root)
+    return _checked(root, document, name, flags, environ)
+
+
+def load_text(
+    root: type[Root],
+    text: str,
+    name: str,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    check: Callable[[Document], list[Problem]] | None = None,
+) -> Root:
+    """Load a config from text that messages call ``name``; ``check`` may have objections to what stands there.
+
+    Raises ConfigProblems with everything that is wrong.
+    """
+    document = parse(text, name, environ)
+    if check is not None and isinstance(document.data, dict):
+        document.problems += check(document)
+    _name_after(name, document, root)
+    return _checked(root, document, name, from_flags(overrides), environ)
+
+
+def _checked(
+    root: type[Root], document: Document, name: str, flags: Sequence[Override], environ: Mapping[str, str]
+) -> Root:
     if not isinstance(document.data, dict):
         raise ConfigProblems([_not_a_mapping(name, document)])
     layered = Layered.over(document, name)
     unlaid = layered.lay([*from_environment(environ, document.variables), *flags])
-    if path is not None:
-        document.data.setdefault("name", _name_of(name))
-    config, problems = _validate(layered)
+    config, problems = _validate(root, layered)
     if problems or unlaid or config is None:
         raise ConfigProblems([line for _, line in sorted(problems, key=lambda problem: problem[0])] + unlaid)
     return config
@@ -82,30 +122,36 @@ def _name_of(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).lstrip("._-")[:_LONGEST_NAME] or "batch"
 
 
-def _validate(layered: Layered) -> tuple[Config | None, list[tuple[int, str]]]:
+def _name_after(name: str, document: Document, root: type[Settings]) -> None:
+    """Give what has no name of its own that of its file."""
+    if "name" in root.model_fields and isinstance(document.data, dict):
+        document.data.setdefault("name", _name_of(name))
+
+
+def _validate(root: type[Root], layered: Layered) -> tuple[Root | None, list[tuple[int, str]]]:
     """Return the config, or None, and what is wrong as (line, sentence)."""
     document = layered.document
     problems = document.problems
-    config, errors = _attempt(document.data)
+    config, errors = _attempt(root, document.data)
     # A number where text is wanted is taken as it was written (``x-version: 1.10``).
     written = {error["loc"]: document.texts.get(error["loc"]) for error in errors if error["type"] == "string_type"}
     if any(text is not None for text in written.values()):
         for path, text in written.items():
             if text is not None:
                 _put(document.data, path, text)
-        config, errors = _attempt(document.data)
+        config, errors = _attempt(root, document.data)
     if errors:
-        found = translate(errors, document.data, json_schema(), document.substituted)
+        found = translate(errors, document.data, json_schema(root), document.substituted)
         # A value that could not be read is not to be blamed for what stands in for it.
         broken = {problem.path for problem in problems}
         problems = problems + [p for p in found if not any(p.path[: len(path)] == path for path in broken)]
     return config, [layered.tell(problem) for problem in problems]
 
 
-def _attempt(data: object) -> tuple[Config | None, list[ErrorDetails]]:
+def _attempt(root: type[Root], data: object) -> tuple[Root | None, list[ErrorDetails]]:
     """Validate; what is raised must not leave here, not even as a context: it shows secrets."""
     try:
-        return Config.model_validate(data), []
+        return root.model_validate(data), []
     except ValidationError as error:
         return None, error.errors(include_url=False)
 

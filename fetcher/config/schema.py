@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fetcher.config.model import Config
+
+if TYPE_CHECKING:
+    from fetcher.settings import Settings
 
 # ${VAR} may stand wherever a value may, and an editor knows nothing of what it will give.
 _VARIABLE = {"type": "string", "pattern": r"\$\{", "description": "A value from the environment."}
@@ -36,8 +39,8 @@ def _tidy(node: Any) -> Any:
 
 
 @cache
-def _schema_text() -> str:
-    schema = Config.model_json_schema()
+def _schema_text(root: type[Settings]) -> str:
+    schema = root.model_json_schema()
     properties = {name: _tidy(value) for name, value in schema.pop("properties").items()}
     definitions = {name: _tidy(value) for name, value in schema.pop("$defs").items()}
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fetcher config"}
@@ -45,7 +48,7 @@ def _schema_text() -> str:
     return json.dumps(schema | draft)
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(root: type[Settings] = Config) -> dict[str, Any]:
     """Return the JSON Schema of a config file, for editors."""
-    schema: dict[str, Any] = json.loads(_schema_text())
+    schema: dict[str, Any] = json.loads(_schema_text(root))
     return schema
