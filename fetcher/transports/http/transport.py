@@ -3,8 +3,8 @@
     job -> hop -> exchange -> head -> redirect? -> another hop
                                   -> body: counted, decoded, capped, hashed
 
-Concurrency is bounded by the engine; the connector has no limit of its own, so that no request's timeout is
-ever spent on waiting for a slot.
+The connections are those of an ``HttpSession``; all that belongs to one batch is here: default headers, timeouts,
+redirects, bodies, cache, cookies, credentials, robots.
 """
 
 from __future__ import annotations
@@ -29,25 +29,17 @@ from fetcher.transports.http.bodies.reading import BodyReader
 from fetcher.transports.http.bodies.recall import Recall
 from fetcher.transports.http.bodies.sharing import Sharing
 from fetcher.transports.http.bodies.storing import BodyStore
-from fetcher.transports.http.connector import GuardedConnector
 from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, AuthEntry
 from fetcher.transports.http.credentials.cookies import CookieExchange
-from fetcher.transports.http.exchange import (
-    ConnectionExchange,
-    Exchange,
-    Hop,
-    Lane,
-    SessionExchange,
-)
+from fetcher.transports.http.exchange import Exchange, Hop, Lane
 from fetcher.transports.http.fetch import Fetch, Means
 from fetcher.transports.http.fields import merged
-from fetcher.transports.http.proxies.proxying import Proxies, ProxyingExchange, ProxySection
+from fetcher.transports.http.proxies.proxying import ProxySection
 from fetcher.transports.http.redirects import redirect_policy
-from fetcher.transports.http.resolver import DnsSettings, MappingResolver
+from fetcher.transports.http.resolver import DnsSettings
 from fetcher.transports.http.robots.obeying import RobotsExchange
-from fetcher.transports.http.tls import TlsContexts, TlsSettings
-from fetcher.transports.http.tracing import session_tracing
-from fetcher.transports.http.wire import Bounds
+from fetcher.transports.http.session import HttpSession
+from fetcher.transports.http.tls import TlsSettings
 from fetcher.transports.watchdog import Floor, Watchdog
 
 if TYPE_CHECKING:
@@ -124,17 +116,23 @@ class HttpConfig(Settings):
                 raise ValueError(f"{host!r} should map to an IP address, not {address!r}") from None
         return value
 
-    def build(self, request: RequestSettings, body: BodySettings) -> HttpTransport:
-        """Return the transport, not yet open."""
-        return HttpTransport(self, request, body)
+    def build(self, request: RequestSettings, body: BodySettings, session: HttpSession | None = None) -> HttpTransport:
+        """Return the transport, not yet open: over connections of its own, or over those of a session."""
+        return HttpTransport(self, request, body, session)
+
+    def session(self) -> HttpSession:
+        """Return connections that several transports can share, not yet open."""
+        return HttpSession(self)
 
 
 class HttpTransport:
-    """Fetches http and https URLs."""
+    """Fetches http and https URLs. A session that it is given is open before it, and outlives it."""
 
     schemes: Sequence[str] = ("http", "https")
 
-    def __init__(self, config: HttpConfig, request: RequestSettings, body: BodySettings) -> None:
+    def __init__(
+        self, config: HttpConfig, request: RequestSettings, body: BodySettings, session: HttpSession | None = None
+    ) -> None:
         self._config = config
         self._request = request
         self._body = body
@@ -145,48 +143,23 @@ class HttpTransport:
         connect = request.timeout.connect
         # Reading is timed by the watchdog, so that a request costs no timer.
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect)
-        self._tls = TlsContexts(config.tls)
+        self._is_own = session is None
+        self._session = HttpSession(config) if session is None else session
         self._lane: Lane | None = None
-        self._proxies: Proxies | None = None
         self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
-        self._session: aiohttp.ClientSession | None = None
         self._means: Means | None = None
         self._robots: RobotsExchange | None = None
         self._opened = AsyncExitStack()
 
     async def open(self) -> None:
-        """Create the session that all requests share. Raises ConfigError if a file of ``http.tls`` can not be used."""
-        context, self._lane = self._tls.usual, self._tls.lane(None)
-        if self._config.proxy is not None:
-            self._proxies = Proxies(self._config.proxy)
+        """Get ready. Raises ConfigError if a file of ``http.tls`` can not be used, StateError for one of the storage."""
         store, cache = await self._open_storage()
-        by_session = self._config.exchange == "session"
-        bounds = Bounds(self._config.max_header_size, self._config.max_headers)
-        resolver = MappingResolver(self._config.resolve, self._config.dns)
-        self._opened.push_async_callback(resolver.close)
-        connector = GuardedConnector(
-            limit=0,
-            ssl=context,
-            proxy_tls=None if self._proxies is None else self._tls.proxy,
-            resolver=resolver,
-            ttl_dns_cache=self._config.dns.cache,
-            guard=None if self._config.guard is None else self._config.guard.build(),
-            keepalive_timeout=self._config.keep_alive,
-        )
-        session = self._session = aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            max_line_size=bounds.size,
-            max_field_size=bounds.size,
-            max_headers=bounds.fields,
-            trace_configs=[session_tracing()] if by_session else None,
-        )
-        self._opened.push_async_callback(session.close)
-        exchange = SessionExchange(session) if by_session else ConnectionExchange(session, self._headers, bounds)
+        if self._is_own:
+            self._opened.push_async_callback(self._session.close)
+            await self._session.open()
+        self._lane = self._session.lane(None)
         self._means = Means(
-            self._layered(exchange),
+            self._layered(self._session.exchange(self._headers)),
             BodyReader(self._body, store),
             redirect_policy(self._request),
             Recall(self._body, store, cache, self._sharing()) if cache or self._body.range == "resume" else None,
@@ -195,9 +168,8 @@ class HttpTransport:
     def _sharing(self) -> Sharing:
         """Return what knows which answers the cache may keep and give."""
         hosts = [host for entry in self._config.auth for host in entry.hosts]
-        certificate = self._config.tls.client_cert is not None
         private = redirect_policy(self._request).private
-        return Sharing(private, hosts, cookies=self._config.cookies, certificate=certificate)
+        return Sharing(private, hosts, cookies=self._config.cookies, certificate=self._session.shows_certificate)
 
     async def _open_storage(self) -> tuple[BodyStore | None, Cache | None]:
         """Open what keeps bodies, and what knows those of earlier runs, if they are switched on."""
@@ -214,8 +186,6 @@ class HttpTransport:
 
     def _layered(self, exchange: Exchange) -> Exchange:
         """Put around the exchange what is switched on. It works per hop, so that redirects are covered."""
-        if self._proxies is not None:
-            exchange = ProxyingExchange(exchange, self._proxies)
         tokens = exchange
         if self._config.robots == "obey":
             # Who asks for a robots.txt is nobody in particular, but goes the same way.
@@ -233,9 +203,9 @@ class HttpTransport:
         return exchange
 
     async def close(self) -> None:
-        """Close every connection, and what was opened before them after them."""
+        """Close every connection that is its own, and what was opened before them after them."""
         self._watchdog.close()
-        self._session = self._means = None
+        self._means = None
         await self._opened.aclose()
 
     async def fetch(self, job: Job, within: float = inf) -> Response:
@@ -270,7 +240,7 @@ class HttpTransport:
             # It is most likely that of the file, whose codings might be taken off otherwise.
             own = merged(own, [("Accept-Encoding", "identity")])
         headers = merged(own, self._headers) if own else self._headers
-        lane = self._lane if job.verify is None else self._tls.lane(job.verify)
+        lane = self._lane if job.verify is None else self._session.lane(job.verify)
         return Hop(job.method or self._method, job.url, headers, job.body, self._timeout, lane)
 
 

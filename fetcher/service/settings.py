@@ -1,0 +1,157 @@
+"""The config of the service: its own settings, and what its batches share."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from fetcher.engine.limiter import LimitSettings
+from fetcher.registry import Part
+from fetcher.settings import ByteSize, Duration, Settings
+
+if TYPE_CHECKING:
+    from fetcher.guard import GuardSettings
+
+Scope = Literal["read", "write"]
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def hash_token(token: str) -> str:
+    """Return what is kept of a token. It has 256 random bits, so that a fast hash keeps it as well as a slow one."""
+    return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+def _hash(value: str) -> str:
+    if not _HASH.fullmatch(value):
+        # Not the value, which may be the token itself.
+        raise PydanticCustomError("token", "should be the hash of a token as `fetcher token` prints it (sha256:...)")
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (OSError, ValueError):
+        message = f"{value!r} is no time zone; it should be a name such as UTC or Europe/Berlin"
+        raise PydanticCustomError("zone", "{message}", {"message": message}) from None
+    return value
+
+
+class TokenSettings(Settings):
+    """Who may use the API. Only the hash of a token is kept."""
+
+    name: str = Field(min_length=1, max_length=100)
+    """Who has it, for the log."""
+    hash: Annotated[str, AfterValidator(_hash)]
+    """As ``fetcher token`` prints it."""
+    scopes: list[Scope] = Field(default=["read"], min_length=1)
+    """``read`` sees everything, ``write`` may also submit and change batches."""
+
+    def fits(self, token: str) -> bool:
+        """Tell whether this is the hash of a token, in a time that tells nothing else."""
+        return hmac.compare_digest(self.hash, hash_token(token))
+
+
+class ScheduleSettings(Settings):
+    """A batch that is submitted again and again."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """What the schedule is called; the id of each of its batches begins with it."""
+    cron: str | None = None
+    """When, as five fields: minute, hour, day of the month, month, day of the week."""
+    every: Annotated[Duration, Field(ge=1)] | None = None
+    """How long from one start to the next."""
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """Whose clock ``cron`` means."""
+    overlap: Literal["skip", "queue", "cancel"] = "skip"
+    """When the batch before has not ended: leave this one out, let it wait, or cancel that one."""
+    missed: Literal["skip", "once"] = "once"
+    """When the service was not there at the time: leave it out, or make up for all that were missed with one."""
+    batch: str | dict[str, Any]
+    """The config of the batch: the path of a file, or the config itself."""
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.cron is None) == (self.every is None):
+            raise PydanticCustomError("schedule", "should have either cron or every")
+        return self
+
+
+class ServiceSettings(Settings):
+    """What concerns the service itself."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on. Any other than loopback takes ``tokens``."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """The port to listen on; 0 is a free one, which is then named in the log."""
+    hosts: list[str] = Field(default=[])
+    """The names by which the service may be called (Host, Origin), beside its address and the names of loopback."""
+    tokens: list[TokenSettings] = Field(default=[])
+    """Who may use the API. Without any, everybody on this machine may."""
+    state_dir: str = "state/service"
+    """Where batches, queues and results are kept."""
+    watch: str | None = None
+    """A folder: configs and files of URLs that are put into its ``inbox`` become batches."""
+    files: str = "."
+    """What submitted batches may read and write lies within this folder."""
+    env: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = Field(default=[])
+    """The environment variables that submitted batches may use."""
+    python: bool = False
+    """Whether submitted batches may name Python functions to be run."""
+    running: int = Field(default=16, ge=1, le=1000)
+    """How many batches are fetched at once; others wait in their order."""
+    keep: Duration = 30 * 86_400.0
+    """For how long a batch that has ended is kept, with its results."""
+    max_config: ByteSize = 1024 * 1024
+    """The largest config that is taken."""
+    max_upload: ByteSize = 10 * 1024**3
+    """The largest file of URLs that is taken."""
+    max_connections: int = Field(default=1000, ge=10)
+    """Connections to the API at a time; more are closed at once."""
+    shutdown_timeout: Duration = 25.0
+    """How long the service may take to end what it is at after SIGTERM; less than the 30 s of Kubernetes."""
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether other machines can reach the service."""
+        return self.host not in _LOOPBACK and not self.host.startswith("127.")
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.is_open and not self.tokens:
+            message = f"host: {self.host} can be reached from elsewhere, which takes tokens; make one: fetcher token"
+            raise PydanticCustomError("tokens", "{message}", {"message": message})
+        return self
+
+
+def _guard_by_default(value: object) -> object:
+    """Let batches reach public addresses only, unless the config says otherwise."""
+    return {"guard": True} | value if isinstance(value, dict) else value
+
+
+class ServiceConfig(Settings):
+    """The root of the config of a service."""
+
+    service: ServiceSettings = ServiceSettings()
+    """What concerns the service itself."""
+    limits: LimitSettings = LimitSettings()
+    """How much is asked for at once by all batches together. A batch may ask for less."""
+    http: Annotated[Settings, Part("transports", only="http"), BeforeValidator(_guard_by_default)] = Field(
+        default={}, validate_default=True
+    )
+    """How http and https URLs are fetched. ``guard`` is on unless it is switched off here."""
+    schedules: list[ScheduleSettings] = Field(default=[])
+    """Batches that are submitted again and again."""
+
+    @property
+    def guard(self) -> GuardSettings | None:
+        """The guard that holds for all batches."""
+        guard: GuardSettings | None = getattr(self.http, "guard", None)
+        return guard

@@ -1,0 +1,106 @@
+"""What http connections have in common, whichever batch uses them: one pool, and all that decides what is in it.
+
+    TLS contexts, proxies (and how they do), resolver, guard -> connector -> aiohttp.ClientSession
+
+A transport has a session of its own, or is given one that several share: then they use each other's connections.
+That is safe because a connection is anonymous. Credentials, cookies and headers go with each request, from what each
+transport keeps to itself. What a connection does show or trust of its own (client certificate, authorities, ``verify``,
+proxy and its credentials) comes from the session's config alone, and connections that differ in it are in lanes of
+their own.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from fetcher.transports.http.connector import GuardedConnector
+from fetcher.transports.http.exchange import ConnectionExchange, SessionExchange
+from fetcher.transports.http.proxies.proxying import Proxies, ProxyingExchange
+from fetcher.transports.http.resolver import MappingResolver
+from fetcher.transports.http.tls import TlsContexts
+from fetcher.transports.http.tracing import session_tracing
+from fetcher.transports.http.wire import Bounds
+
+if TYPE_CHECKING:
+    from fetcher.model import Header
+    from fetcher.transports.http.exchange import Exchange, Lane
+    from fetcher.transports.http.transport import HttpConfig
+
+
+class HttpSession:
+    """The connections of one or several transports: ``open`` before theirs, ``close`` after theirs.
+
+    Of its config, what is about connections counts: ``resolve``, ``dns``, ``guard``, ``exchange``, ``keep_alive``,
+    ``max_header_size``, ``max_headers``, ``tls`` and ``proxy``.
+    """
+
+    def __init__(self, config: HttpConfig) -> None:
+        self._config = config
+        self._by_session = config.exchange == "session"
+        self._bounds = Bounds(config.max_header_size, config.max_headers)
+        self._tls = TlsContexts(config.tls)
+        self._proxies: Proxies | None = None
+        self._client: aiohttp.ClientSession | None = None
+        self._opened = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Create the pool. Raises ConfigError if a file of ``http.tls`` or the environment's proxy can not be used."""
+        context = self._tls.usual
+        self._tls.lane(None)  # made now, so that what is wrong with it is known now
+        if self._config.proxy is not None:
+            self._proxies = Proxies(self._config.proxy)
+        resolver = MappingResolver(self._config.resolve, self._config.dns)
+        self._opened.push_async_callback(resolver.close)
+        # The engine bounds how much is in flight, so that no request's timeout is ever spent on waiting for a slot.
+        connector = GuardedConnector(
+            limit=0,
+            ssl=context,
+            proxy_tls=None if self._proxies is None else self._tls.proxy,
+            resolver=resolver,
+            ttl_dns_cache=self._config.dns.cache,
+            guard=None if self._config.guard is None else self._config.guard.build(),
+            keepalive_timeout=self._config.keep_alive,
+        )
+        self._client = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            # What a session would keep, all who share it would send.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            max_line_size=self._bounds.size,
+            max_field_size=self._bounds.size,
+            max_headers=self._bounds.fields,
+            trace_configs=[session_tracing()] if self._by_session else None,
+        )
+        self._opened.push_async_callback(self._client.close)
+
+    async def close(self) -> None:
+        """Close every connection. May be called twice."""
+        self._client = None
+        await self._opened.aclose()
+
+    def exchange(self, usual: list[Header]) -> Exchange:
+        """Return a new way to make hops over these connections, by the proxies if there are some.
+
+        ``usual`` are the headers that most of its hops have. Raises RuntimeError if the session is not open.
+        """
+        if self._client is None:
+            raise RuntimeError("the session is not open")
+        exchange: Exchange
+        if self._by_session:
+            exchange = SessionExchange(self._client)
+        else:
+            exchange = ConnectionExchange(self._client, usual, self._bounds)
+        return exchange if self._proxies is None else ProxyingExchange(exchange, self._proxies)
+
+    def lane(self, verify: bool | None) -> Lane | None:  # noqa: FBT001  a job has it so
+        """Return the lane for a job's ``verify``; None is the usual one."""
+        return self._tls.lane(verify)
+
+    @property
+    def shows_certificate(self) -> bool:
+        """Whether servers learn from a client certificate who is asking."""
+        return self._config.tls.client_cert is not None
