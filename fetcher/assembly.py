@@ -2,47 +2,108 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fetcher.config import fingerprint
 from fetcher.config.model import sink_fingerprints
+from fetcher.config.overlay import kept_in
 from fetcher.engine.engine import Engine, Parts
+from fetcher.engine.feeder import id_in_batch
+from fetcher.engine.hosts import Hosts
+from fetcher.engine.slots import Slots
 from fetcher.errors import EXIT_RESUMABLE, ConfigError, SinkError, StateBusyError, StateError
 from fetcher.fields import without
+from fetcher.interfaces import Checkable
 from fetcher.model import Outcome
 from fetcher.pipeline.ending import conclude, ending_of, wants_ending
-from fetcher.pipeline.outlet import Batching, Outlet, Plan, dead_key
+from fetcher.pipeline.outlet import Batching, Outlet, Plan, dead_key, stale_key
 from fetcher.registry import config_class
 from fetcher.sink_settings import SinkSettings
+from fetcher.sources.chosen import ChosenSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from fetcher.config import Config
-    from fetcher.interfaces import Queue, Sink, Source, Stage, Transport
+    from fetcher.engine.limiter import LimitSettings
+    from fetcher.interfaces import Queue, Sink, Source, Stage
+    from fetcher.model import Result
     from fetcher.settings import Settings
+    from fetcher.transports.http.session import HttpSession
 
 _FINGERPRINT = "fingerprint"
 _SINKS = "sinks"
 _FINISHED = "finished"
 
 
+class Shared:
+    """What the batches of one process have in common: connections, hosts, and how much is in flight altogether.
+
+    ``open`` it before the first batch, ``close`` it after the last. ``observe`` is told of the results of all of them
+    once they are acknowledged; it may not raise.
+    """
+
+    def __init__(
+        self, limits: LimitSettings, http: Any, observe: Callable[[Sequence[Result]], None] | None = None
+    ) -> None:
+        self.limits = limits
+        self.hosts = Hosts(limits)
+        self.slots = Slots(limits.most)
+        self.session: HttpSession = http.session()
+        self.observe = observe
+
+    async def open(self) -> None:
+        """Create the pool of connections. Raises ConfigError if a setting of ``http`` turns out to be unusable."""
+        await self.session.open()
+
+    async def close(self) -> None:
+        """Close every connection. May be called twice."""
+        await self.session.close()
+
+    def reconfigure(self, limits: LimitSettings) -> None:
+        """Keep to other limits from now on, dropping no work. Every batch is to be told by its own ``reconfigure``."""
+        self.limits = limits
+        self.hosts.reconfigure(limits, asyncio.get_running_loop().time())
+        self.slots.resize(limits.most)
+
+    def within(self, own: LimitSettings) -> LimitSettings:
+        """Return what holds for a batch: as many requests at once as it asks for, as far as there are so many."""
+        if "concurrency" not in own.model_fields_set:
+            return own.model_copy(update={"concurrency": self.limits.concurrency})
+        if own.concurrency == "auto" or own.concurrency <= self.limits.most:
+            return own
+        return own.model_copy(update={"concurrency": self.limits.most})
+
+
 class Batch:
     """A config brought to life. ``open``, then ``run``, then ``close``; ``drain`` ends a run early.
 
-    ``resumed`` tells after ``open`` whether an earlier run of the same batch goes on.
+    ``fresh`` forgets an earlier run that has not ended. ``shared`` is what other batches of the process have in common
+    with it. ``only``: the ids of the jobs that it takes of what its sources have, as records of an earlier batch with
+    these sources have them. ``state_dir`` is a folder of its own for its queue, whatever the config says of that, and
+    its dead letters. ``resumed`` tells after ``open`` whether an earlier run of the same batch goes on.
     """
 
-    def __init__(self, config: Config, *, fresh: bool = False) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        *,
+        fresh: bool = False,
+        shared: Shared | None = None,
+        only: Container[str] | None = None,
+        state_dir: Path | None = None,
+    ) -> None:
+        self.config = config = config if state_dir is None else kept_in(state_dir, config)
         self.resumed = False
         self._away: set[str] = set()  # sinks that could not be reached, and are not required
         self._fresh = fresh
         self._marks: Mapping[str, str] = {}
-        self._sources: list[Source] = [_built(source) for source in config.sources]
+        self._sources: list[Source] = [_source(source, index, only) for index, source in enumerate(config.sources)]
         self._queue: Queue = _built(config.queue)
         self._sinks: dict[str, Sink] = {
             f"sink:{index}": _built(_replacing(sink) if fresh else sink) for index, sink in enumerate(config.sinks)
@@ -50,42 +111,59 @@ class Batch:
         plans = [plan(sink, index) for index, sink in enumerate(config.sinks, 1)]
         self._plans: dict[str, Plan] = dict(zip(self._sinks, plans, strict=True))
         self._dead: dict[str, Sink] = {
-            key: dead_letters(config.name, plan.title) for key, plan in self._plans.items() if not plan.required
+            key: dead_letters(dead_letters_path(config.name, plan.title, state_dir))
+            for key, plan in self._plans.items()
+            if not plan.required
         }
         self._stages: dict[str, Stage] = {
             f"{getattr(stage, 'type', '')}-{index}": _built(stage) for index, stage in enumerate(config.stages, 1)
         }
+        self._shared = shared
+        self.engine = Engine(self._parts())
+
+    def _parts(self) -> Parts:
+        config, shared = self.config, self._shared
         http: Any = config.http
-        transport: Any = http.build(config.request, config.body)
-        self._transports: dict[str, Transport] = dict.fromkeys(transport.schemes, transport)
-        self.engine = Engine(
-            Parts(
-                batch=config.name,
-                sources=self._sources,
-                queue=self._queue,
-                transports=self._transports,
-                sinks={
-                    key: Outlet(key, sink, self._plans[key], self._dead.get(key)) for key, sink in self._sinks.items()
-                },
-                stages=self._stages,
-                limits=config.limits,
-                retry=config.retry,
-                default_method=config.request.method.upper(),
-                dedupe=config.dedupe,
-                shutdown_timeout=config.shutdown_timeout,
-            )
+        transport: Any = http.build(config.request, config.body, None if shared is None else shared.session)
+        return Parts(
+            batch=config.name,
+            sources=self._sources,
+            queue=self._queue,
+            transports=dict.fromkeys(transport.schemes, transport),
+            sinks={key: Outlet(key, sink, self._plans[key], self._dead.get(key)) for key, sink in self._sinks.items()},
+            stages=self._stages,
+            limits=config.limits if shared is None else shared.within(config.limits),
+            retry=config.retry,
+            default_method=config.request.method.upper(),
+            dedupe=config.dedupe,
+            shutdown_timeout=config.shutdown_timeout,
+            slots=None if shared is None else shared.slots.share(config.weight, config.priority),
+            hosts=None if shared is None else shared.hosts,
+            observe=None if shared is None else shared.observe,
         )
 
     def check(self) -> None:
-        """Raise ConfigError for inputs that can not be read and stages that can not work. Opens and changes nothing."""
+        """Raise ConfigError for inputs that can not be read, and for what else can not work. Changes nothing."""
+        self._check_sources()
+        self._check_stages()
+        for transport in dict.fromkeys(self.engine.transports.values()):
+            if isinstance(transport, Checkable):
+                transport.check()
+
+    def _check_sources(self) -> None:
         for source in self._sources:
             source.check()
+
+    def _check_stages(self) -> None:
         for stage in self._stages.values():
             stage.check()
 
     async def open(self) -> None:
         """Open everything, before anything is fetched. Raises ConfigError or StateError."""
-        self.check()
+        # A source may have to wait for a server, and the loop may have other batches to go on with. What a stage
+        # imports may be of use to the loop's own thread alone.
+        await asyncio.to_thread(self._check_sources)
+        self._check_stages()
         try:
             self._marks = await self._queue.open()
             await self._begin_or_resume()
@@ -122,6 +200,11 @@ class Batch:
         ending = ending_of(self.config.name, jobs, tally, limit=str(limit), exceeded=exceeded, stopped=stopped)
         await conclude(outlets, ending, lambda marks: self._queue.put([], marks))
 
+    def reconfigure(self) -> None:
+        """Keep to what is shared now, where limits have changed. To be called on an open batch."""
+        if self._shared is not None:
+            self.engine.reconfigure(self._shared.within(self.config.limits))
+
     def drain(self) -> None:
         """Start no more jobs and let ``run`` return; what is left can be resumed."""
         self.engine.drain()
@@ -136,11 +219,11 @@ class Batch:
         if _FINGERPRINT in self._marks and _FINISHED not in self._marks and not self._fresh:
             self._refuse_others(current)
             for name in self._sinks:
-                await self._check_sink(name, self._marks.get(name), resume=True)
+                mark, stale = self._marks.get(name), self._marks.get(stale_key(name)) or None
+                await self._check_sink(name, mark or stale, resume=mark is not None or stale is None)
             self.resumed = True
             return
-        await self._start_over()
-        self._marks = current
+        self._marks = current | await self._start_over()
         await self._queue.put([], self._marks)
 
     def _refuse_others(self, current: Mapping[str, str]) -> None:
@@ -152,8 +235,11 @@ class Batch:
                     "put them back to resume it, or start over with --fresh"
                 )
 
-    async def _start_over(self) -> None:
-        """Forget an earlier run, and delete what it wrote to the sinks that there still are."""
+    async def _start_over(self) -> dict[str, str]:
+        """Forget an earlier run, and delete what it wrote to the sinks that there still are.
+
+        Return the marks by which sinks that are away delete it once they are there.
+        """
         earlier = self._earlier_marks()
         for name in self._sinks:
             try:
@@ -173,6 +259,7 @@ class Batch:
         await self._discard_dead_letters()
         if self._marks:
             await self._queue.clear()
+        return {stale_key(name): mark for name, mark in earlier.items() if name in self._away}
 
     async def _check_sink(self, name: str, mark: str | None, *, resume: bool) -> None:
         """Check a sink. One that is not required may be away: it is opened when it is there."""
@@ -195,13 +282,14 @@ class Batch:
     def _earlier_marks(self) -> dict[str, str]:
         """Return the marks of those sinks that an earlier run had too, in whatever order."""
         before = json.loads(self._marks.get(_SINKS, "[]"))
-        indexes = {output: index for index, output in enumerate(before)}
+        keys = {output: f"sink:{index}" for index, output in enumerate(before)}
         marks = {
-            name: self._marks.get(f"sink:{indexes[output]}")
+            # Of one that was away through all of that run, what a run before it wrote is still to be deleted.
+            name: self._marks.get(keys[output]) or self._marks.get(stale_key(keys[output]))
             for name, output in zip(self._sinks, sink_fingerprints(self.config), strict=True)
-            if output in indexes
+            if output in keys
         }
-        return {name: mark for name, mark in marks.items() if mark is not None}
+        return {name: mark for name, mark in marks.items() if mark}
 
 
 def plan(sink: Settings, index: int) -> Plan:
@@ -220,16 +308,21 @@ def plan(sink: Settings, index: int) -> Plan:
     )
 
 
-def dead_letters_path(batch: str, title: str) -> str:
-    """Return the file of a sink's dead letters."""
-    return f"state/{batch}.{title}.dead.jsonl"
+def dead_letters_path(batch: str, title: str, state_dir: Path | None = None) -> str:
+    """Return the file of a sink's dead letters, which is under ``state/`` if the batch has no folder of its own."""
+    return str(Path("state" if state_dir is None else state_dir) / f"{batch}.{title}.dead.jsonl")
 
 
-def dead_letters(batch: str, title: str) -> Sink:
+def dead_letters(path: str) -> Sink:
     """Return where the records go that a sink does not take, though jobs do not wait for it."""
-    settings = {"path": dead_letters_path(batch, title), "format": "jsonl", "if_exists": "append"}
+    settings = {"path": path, "format": "jsonl", "if_exists": "append"}
     sink: Sink = _built(config_class("sinks", "file").model_validate(settings))
     return sink
+
+
+def _source(config: Any, index: int, only: Container[str] | None) -> Source:
+    source: Source = _built(config)
+    return source if only is None else ChosenSource(source, lambda row: id_in_batch(index, row) in only)
 
 
 def _built(part: Any) -> Any:

@@ -5,6 +5,9 @@ never evaluated as Python. There are the names of fields, ``meta.name``, ``extra
 ``== != < <= > >= in not in``, ``and or not``, and the functions ``header(name)``, ``matches(text, pattern)`` and
 ``lower(text)``. What is absent is ``null``, is in no order with anything and contains nothing: such a comparison is
 false and never an error, for records of failed jobs lack most of what others have.
+
+A pattern is a regular expression as RE2 has it (https://github.com/google/re2/wiki/Syntax), whose search takes time in
+proportion to the text whatever stands there: servers choose the texts, and with others a page could stop everything.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from __future__ import annotations
 import ast
 import operator
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
+import re2
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -192,7 +197,7 @@ def _contains(container: Any, item: Any) -> bool:
         item = item.encode("utf-8", "surrogatepass")
     try:
         return item in container
-    except TypeError:
+    except (TypeError, ValueError):  # 200 in b"...": a byte has no such value
         return False
 
 
@@ -218,19 +223,37 @@ def _header(node: ast.expr) -> Read:
 
 
 def _matches(node: ast.expr, pattern: ast.expr) -> Read:
-    of = _reader(node)
-    try:
-        search = re.compile(_text(pattern, "matches")).search
-    except re.error as error:
-        raise ValueError(f"has a pattern that is no regular expression: {error}") from None
+    of, search = _reader(node), _search(_text(pattern, "matches"))
 
     def read(result: Result) -> bool:
         value = of(result)
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        return isinstance(value, str) and search(value) is not None
+        if isinstance(value, str):
+            value = value.encode("utf-8", "replace")
+        return isinstance(value, bytes) and search(value) is not None
 
     return read
+
+
+@cache
+def _search(pattern: str) -> Callable[[bytes], object]:
+    """Return what searches UTF-8 for a pattern, without the GIL. Raises ValueError for what is none."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        search: Callable[[bytes], object] = re2.compile(pattern, options).search
+    except re2.error as error:
+        raise ValueError(f"has a pattern that is no regular expression: {_why(pattern, error)}") from None
+    return search
+
+
+def _why(pattern: str, error: Exception) -> str:
+    reason = error.args[0] if error.args else ""
+    words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+    try:
+        re.compile(pattern)
+    except re.error:
+        return words
+    return f"{words}; patterns are those of RE2, which has no lookarounds and backreferences"
 
 
 def _lower(node: ast.expr) -> Read:

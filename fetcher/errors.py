@@ -12,6 +12,9 @@
     ├── RefusedError         a target of somebody else                          exit 2
     ├── UnreachableError     a target that does not answer at all               exit 3
     ├── ReportError          a report that can not be written                   exit 1
+    ├── UnknownBatchError    a batch that the service does not have
+    ├── BatchStateError      a batch that is in no state for what is asked of it
+    ├── CursorError          a place in results that is none
     └── FetchError           one job failed; carries its kind, becomes a Result
 
 Only ``FetchError`` is about a single job. It never travels further than the worker.
@@ -175,6 +178,18 @@ class ReportError(FetcherError):
     """The figures are there, but not in the file that was asked for."""
 
     exit_code = 1
+
+
+class UnknownBatchError(FetcherError):
+    """The service has no batch with that id."""
+
+
+class BatchStateError(FetcherError):
+    """The state of a batch does not allow what is asked for; the message names the state and what is possible."""
+
+
+class CursorError(FetcherError):
+    """A cursor into the results of a batch is not where a record begins."""
 
 
 class FetchError(FetcherError):

@@ -32,7 +32,10 @@ class Source(Protocol):
     """Where jobs come from. It is read as a stream, once, and holds no more than a chunk."""
 
     def check(self) -> None:
-        """Raise ConfigError if it is plain already that the input can not be read. Called before any fetch."""
+        """Raise ConfigError if it is plain already that the input can not be read. Called before any fetch.
+
+        It may take its time, and is called on a thread other than that of the loop.
+        """
         ...
 
     def read(self, position: str | None) -> AsyncGenerator[Chunk, None]:
@@ -193,11 +196,32 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
+class Checkable(Protocol):
+    """A transport that can tell whether its settings are usable without being opened. Any may do without."""
+
+    def check(self) -> None:
+        """Raise ConfigError if a setting is unusable: what ``open`` would raise. Opens and changes nothing."""
+        ...
+
+
+@runtime_checkable
 class Observable(Protocol):
     """A transport that can tell what a fetch is at. Any may do without."""
 
     def standing(self, job: Job) -> Standing | None:
         """Tell what the fetch of a job is at, None if it is not under way. Asked now and then, for display."""
+        ...
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """A transport that can tell what all of its fetches are at. Any may do without."""
+
+    def at_work(self) -> Iterable[tuple[Job, str, float]]:
+        """Return each job under way with its phase, as in ``Standing``, and for how many seconds that has lasted.
+
+        Asked several times a second; what it returns is used up before anything else is done.
+        """
         ...
 
 

@@ -25,6 +25,7 @@ from fetcher.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.metadata import EntryPoint
+    from types import ModuleType
 
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 
@@ -125,8 +126,9 @@ def config_class(kind: Kind, name: str) -> type[Settings]:
     try:
         loaded = getattr(importlib.import_module(module), attribute)
         _check(loaded, name)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+    # An exit, too: a module that ends the process at its import would end every command, even one without the part.
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise BrokenPartError(
             f"{kind[:-1]} {name!r} of {package} can not be loaded ({reason}); mend the package or uninstall it"
         ) from error
@@ -142,6 +144,13 @@ def _check(loaded: object, name: str) -> None:
         raise TypeError(f"{loaded.__name__} has no field 'type' that is {name!r} by default")
     if not callable(getattr(loaded, "build", None)):
         raise TypeError(f"{loaded.__name__} has no method build")
+    _check_suffixes(sys.modules[loaded.__module__])
+
+
+def _check_suffixes(module: ModuleType) -> None:
+    found = getattr(module, "SUFFIXES", ())
+    if not isinstance(found, tuple | list) or not all(isinstance(one, str) and one.startswith(".") for one in found):
+        raise TypeError(f"SUFFIXES of {module.__name__} is {found!r:.60}, no tuple of texts such as ('.txt',)")
 
 
 def _usable(kind: Kind) -> dict[str, type[Settings]]:

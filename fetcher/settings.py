@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,6 +71,14 @@ def parse_size(value: object) -> object:
     return int(size)
 
 
+def parse_speed(value: object) -> object:
+    """Turn ``1KiB/s`` into bytes per second; a size alone is per second, too."""
+    try:
+        return parse_size(value.strip().removesuffix("/s") if isinstance(value, str) else value)
+    except PydanticCustomError:
+        raise PydanticCustomError("speed", "should be bytes per second such as 1KiB/s or 2MB/s") from None
+
+
 def parse_rate(value: object) -> object:
     """Turn ``10/s``, ``100/m`` or ``5000/h`` into a number per second; a bare number is per second already."""
     if _is_number(value) or value is None:
@@ -89,6 +100,15 @@ def _field_name(value: str) -> str:
     return value
 
 
+def switch(on: str, off: str) -> BeforeValidator:
+    """Return what takes true and false for the two words that they mean here."""
+
+    def word(value: object) -> object:
+        return (on if value else off) if isinstance(value, bool) else value
+
+    return BeforeValidator(word, json_schema_input_type=Literal[on, off] | bool)
+
+
 def _schema(pattern: str, example: str) -> WithJsonSchema:
     schema: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": pattern}]}
     return WithJsonSchema({**schema, "examples": [example]})
@@ -102,6 +122,12 @@ Duration = Annotated[
 ]
 ByteSize = Annotated[
     int, BeforeValidator(parse_size), Field(ge=0), _schema(r"^\d+(\.\d+)?\s*([kKmMgGtT]?i?[bB])?$", "10MiB")
+]
+ByteSpeed = Annotated[
+    int,
+    BeforeValidator(parse_speed),
+    Field(ge=0),
+    _schema(r"^\d+(\.\d+)?\s*([kKmMgGtT]?i?[bB])?(/s)?$", "1KiB/s"),
 ]
 Rate = Annotated[
     float,
@@ -121,12 +147,35 @@ _ELSEWHERE: dict[str, Any] = {
 }
 
 
+# Says what is wrong with where a secret is kept ("file" or "env", and its name), None if nothing is.
+SecretObjection = Callable[[str, str], str | None]
+_objection: ContextVar[SecretObjection | None] = ContextVar("objection", default=None)
+
+
+@contextmanager
+def secrets_checked(objection: SecretObjection) -> Iterator[None]:
+    """Have every secret that is kept elsewhere read only if there is no objection to its place."""
+    token = _objection.set(objection)
+    try:
+        yield
+    finally:
+        _objection.reset(token)
+
+
+def _check_place(kind: str, name: str) -> None:
+    objection = _objection.get()
+    words = None if objection is None else objection(kind, name)
+    if words is not None:
+        raise PydanticCustomError("secret", "{words}", {"words": words})
+
+
 def read_secret(value: object) -> object:
     """Return a secret that is written as ``{file: path}`` or ``{env: NAME}``, without the line end of a file."""
     if not isinstance(value, dict):
         return value
     match value:
         case {"file": str(path), **rest} if not rest:
+            _check_place("file", path)
             try:
                 secret = Path(path).read_text("utf-8").rstrip("\r\n")
             except (OSError, ValueError) as error:
@@ -134,6 +183,7 @@ def read_secret(value: object) -> object:
                 words = f"its file {path[:200]!r} can not be read: {reason}"
                 raise PydanticCustomError("secret", "{words}", {"words": words}) from None
         case {"env": str(name), **rest} if not rest:
+            _check_place("env", name)
             secret = os.environ.get(name, "")
         case _:
             raise PydanticCustomError("secret", "should be a text, {file: path} or {env: NAME}")
@@ -163,7 +213,7 @@ class RequestSettings(Settings):
     method: str = Field(default="GET", pattern=r"^[A-Za-z][A-Za-z0-9!#$%&'*+.^_`|~-]*$")
     headers: dict[str, str] = {}
     timeout: TimeoutSettings = TimeoutSettings()
-    min_rate: ByteSize = 100
+    min_rate: ByteSpeed = 100
     """The fewest bytes per second, on average over ``min_rate_span``, at which a body may come; 0 is no such limit."""
     min_rate_span: Annotated[Duration, Field(gt=0)] = 30.0
     """A body that came more slowly for this long is given up (kind ``too_slow``)."""
@@ -190,7 +240,7 @@ class BodySettings(Settings):
     {sha256:2} is the beginning of it. By default a body that comes twice is stored once."""
     inline_max: ByteSize = 0
     """With ``file``: bodies of up to so many bytes go into the record instead."""
-    range: Literal["none", "resume"] = "none"
+    range: Annotated[Literal["none", "resume"], switch("resume", "none")] = "none"
     """With ``file``: ``resume`` goes on with an interrupted download where it stopped, if the server can."""
     durability: Literal["flush", "fsync"] = "flush"
     """With ``file``: ``flush`` survives the end of the process; ``fsync`` the end of the machine, at a cost."""

@@ -36,6 +36,14 @@ app = cyclopts.App(
 # The first line of each command's docstring, so that listing them loads none; tests/unit/cli/test_app.py compares.
 COMMANDS = {
     "run": ("fetcher.cli.run:run", "Fetch a batch of URLs. An unfinished run is resumed where it stopped."),
+    "serve": (
+        "fetcher.cli.serve:serve",
+        "Run as a service: take batches from an API, a folder and schedules, and fetch them side by side.",
+    ),
+    "token": (
+        "fetcher.cli.serve:token",
+        "Make a token for the API, and print what belongs into the config of the service.",
+    ),
     "get": (
         "fetcher.cli.get:get",
         "Fetch URLs and write their records to standard output, one JSON object a line.",
@@ -79,6 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except SystemExit as error:
+        # Nothing of ours ends a command in this way; code of the user's must not make an unfinished run look like a
+        # good one.
+        sys.stderr.write(f"fetcher: ended by code that it called: sys.exit({error.code!r})\n")
+        return EXIT_CRASH
     except BrokenPipeError:
         return EXIT_CRASH
     except Exception:  # noqa: BLE001  the last boundary: what gets here is a fault of ours

@@ -132,6 +132,12 @@ class Config(Settings):
 
     name: Annotated[str, AfterValidator(_slug), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})] = "batch"
     """What the batch is called: letters, digits, `.`, `-` and `_`. By default, the name of the file."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """How a service shares its concurrency between batches: one of a higher priority goes first, before all others.
+    `fetcher run` has but one batch."""
+    weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    """How a service shares its concurrency between batches of equal priority: one of weight 2 gets twice as much as
+    one of weight 1."""
     sources: list[Annotated[Settings, Part("sources", shorthand=_source)]] = Field(min_length=1)
     """Where jobs come from. A text is a file or a pattern of files (`-` is stdin, `s3://bucket/urls.csv` an object in a
     store), a URL, or a template `http://host/{1..1000}`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fetcher.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -20,6 +20,9 @@ KeyPath = tuple[str | int, ...]
 _SHOWN = 60
 _MANY = 8
 _MAX_BITS = 200
+_FEW = 2
+_DEPTH = 3
+_PARTS = {("queue",)}
 
 
 class ConfigProblems(ConfigError):  # noqa: N818  it is more than one
@@ -164,10 +167,34 @@ def _alternatives(root: Mapping[str, Any], node: Mapping[str, Any], data: object
 
 def _unknown_key(path: KeyPath, data: object, schema: Mapping[str, Any]) -> str:
     known = {key for node in schemas_at(schema, path[:-1], data) for key in node.get("properties", {})}
-    hint = suggestion(path[-1], sorted(known))
+    hint = _elsewhere(path, schema) or suggestion(path[-1], sorted(known))
     if not hint and known:
         hint = f"; the keys here are {', '.join(sorted(known))}"
     return "unknown key" + hint
+
+
+def _elsewhere(path: KeyPath, schema: Mapping[str, Any]) -> str:
+    """Return where a key belongs that a section has of this very name, if there are not many."""
+    if any(isinstance(key, int) for key in path):
+        return ""  # that of a part, which is no section
+    found = [place for place in _places(schema) if place[-1] == path[-1]]
+    words = [dotted(place) if len(place) > 1 else f"{place[0]} at the top level" for place in found]
+    return f"; it is {' or '.join(words)}" if 0 < len(words) <= _FEW else ""
+
+
+def _places(schema: Mapping[str, Any]) -> Iterator[KeyPath]:
+    """Yield the paths of all keys of sections, and of sections in them; lists have none."""
+    nodes: list[tuple[KeyPath, dict[str, Any]]] = [((), dict(schema))]
+    for depth in range(_DEPTH):
+        inner = {
+            (*path, key): child
+            for path, node in nodes
+            for part in _alternatives(schema, node, None)
+            for key, child in part.get("properties", {}).items()
+        }
+        yield from inner
+        # A part has keys of its own, by its type.
+        nodes = [(path, child) for path, child in inner.items() if depth or path not in _PARTS]
 
 
 def _literal(error: ErrorDetails) -> str:

@@ -94,6 +94,13 @@ class Pace(msgspec.Struct, eq=False):
         """Tell whether the host is asked for less than the config allows."""
         return self.limit < self.ceiling or self.interval > 0
 
+    def aim(self, ceiling: int) -> None:
+        """Have another ceiling. A limit that was not reduced goes up with it."""
+        self.limit = float(ceiling) if self.limit >= self.ceiling else min(self.limit, float(ceiling))
+        self.ceiling = ceiling
+        if self.on_trial is not None:
+            self.on_trial = self.on_trial[0], min(self.on_trial[1], float(ceiling))
+
     def answered(self, started: float, now: float, latency: float | None) -> bool:
         """Take an answer into account; ``latency`` is None if it does not tell how busy the host is."""
         if started < self.since:

@@ -89,6 +89,18 @@ class Care(msgspec.Struct, eq=False):
         pace = Pace(configured.concurrency, configured.concurrency) if limits.adapt else None
         return cls(None if limits.breaker == "off" else limits.breaker, pace)
 
+    def follow(self, limits: LimitSettings, configured: HostLimits) -> None:
+        """Keep to other settings from now on, and to what has been learnt as far as they have a place for it."""
+        self.rules = None if limits.breaker == "off" else limits.breaker
+        if self.rules is None:
+            self.breakers, self.paused, self.given_up = {}, False, False
+        if not limits.adapt:
+            self.pace = None
+        elif self.pace is None:
+            self.pace = Pace(configured.concurrency, configured.concurrency)
+        elif self.pace.ceiling != configured.concurrency:
+            self.pace.aim(configured.concurrency)
+
     @property
     def notable(self) -> bool:
         """Tell whether this has to be remembered when the host has no jobs for a while."""
@@ -171,7 +183,8 @@ class Care(msgspec.Struct, eq=False):
         if self.given_up:
             return UNLIMITED
         if self.pace is not None:
-            concurrency, delay = self.pace.concurrency, max(delay, self.pace.interval)
+            # What the pace moves below is the config of the process; a batch may ask for less than that.
+            concurrency, delay = min(concurrency, self.pace.concurrency), max(delay, self.pace.interval)
         if self.paused:
             concurrency = 1
         if concurrency == configured.concurrency and delay == configured.delay:

@@ -12,32 +12,37 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fetcher.engine.care import Failure
+from fetcher.engine.crew import Crew
 from fetcher.engine.feeder import Feeder
 from fetcher.engine.growth import BEAT, Growth
 from fetcher.engine.holding import Holding
+from fetcher.engine.hosts import Hosts
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.pulse import Pulse
 from fetcher.engine.retry import Attempt, RetrySettings, decide, host_rest
 from fetcher.engine.scheduler import Scheduler
 from fetcher.engine.signs import TROUBLE, Sign, asked_last, last_url, sign_of
+from fetcher.engine.slots import Share, Slots
 from fetcher.engine.waiting import Running
 from fetcher.engine.worker import Worker
 from fetcher.errors import LateError
 from fetcher.interfaces import Lease, Queue, Sink, Source, Stage, Transport
+from fetcher.model import Result
 from fetcher.pipeline.delivery import Delivery
 from fetcher.pipeline.outlet import Outlet
 
 if TYPE_CHECKING:
-    from fetcher.engine.scheduler import Demand
+    from fetcher.engine.window import Demand
     from fetcher.errors import SourceError
     from fetcher.interfaces import Leased
-    from fetcher.model import Job, Rejection, Response, Result
+    from fetcher.model import Job, Rejection, Response
 
 # How often freed room is leased anew, in seconds: rare enough that a lease takes many jobs, often enough that no
 # host runs out of them meanwhile.
@@ -45,7 +50,11 @@ _LEASE_PAUSE = 0.01
 
 
 class Parts(msgspec.Struct, kw_only=True):
-    """What an engine is assembled from."""
+    """What an engine is assembled from.
+
+    ``slots`` and ``hosts``: those that it shares with others, None for its own. The share's weight and priority go for
+    hosts as well. ``observe`` is told of results once they are acknowledged; it may not raise.
+    """
 
     batch: str
     sources: Sequence[Source]
@@ -57,7 +66,9 @@ class Parts(msgspec.Struct, kw_only=True):
     default_method: str = "GET"
     dedupe: bool = False
     shutdown_timeout: float = 10.0
-    slots: asyncio.Semaphore | None = None
+    slots: Share | None = None
+    hosts: Hosts | None = None
+    observe: Callable[[Sequence[Result]], None] | None = None
     stages: Mapping[str, Stage] = {}
 
 
@@ -69,30 +80,34 @@ class Engine:
         self._queue = parts.queue
         self._retry = parts.retry
         self._random = random.random
-        self.scheduler = Scheduler(parts.limits)
+        # The bound on requests in flight.
+        self._own_slots = Slots(parts.limits.most)
+        slots = parts.slots or self._own_slots.share()
+        self.scheduler = Scheduler(parts.limits, parts.hosts, weight=slots.weight, priority=slots.priority, owner=self)
+        self._slots = slots
         self.transports = parts.transports
-        self._pulse = Pulse(self.scheduler, parts.limits.most, Growth() if parts.limits.concurrency == "auto" else None)
+        self._pulse = Pulse(self.scheduler, parts.limits.most, _growth(parts.limits))
         self._worker = Worker(
             parts.batch, parts.transports, parts.default_method, parts.retry.deadline, self._on_crawl_delay
         )
         self.delivery = Delivery(
-            parts.queue, parts.sinks, self._settled, parts.stages, lambda: self.fed and self.left <= self.delivery.held
+            parts.queue,
+            parts.sinks,
+            self._settled,
+            parts.stages,
+            lambda: self.fed and self.left <= self.delivery.held,
+            parts.observe,
         )
+        self._crew = Crew(self.scheduler, slots, self._pulse, self.delivery, self._attempt)
         self._feeder = Feeder(parts.sources, parts.queue, dedupe=parts.dedupe, on_put=self._on_put)
-        # The bound on requests in flight. Several engines may share one.
-        self._slots = parts.slots or asyncio.Semaphore(parts.limits.most)
         self._want_lease = asyncio.Event()
         self._holding = Holding(parts.queue, self._want_lease.set)
         self.running: dict[int | str, Running] = {}
-        self._idle: list[asyncio.Future[None]] = []
-        self._workers: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
         self._draining = asyncio.Event()
         self.added = self.duplicates = self.done = 0
         self.fed = False
         self.next_due_at: float | None = None
-        self.retries = 0
+        self.retry_reasons: Counter[str] = Counter()
 
     async def start(self, marks: Mapping[str, str]) -> None:
         """Open sinks and transports. Raises ConfigError or StateError before anything is fetched."""
@@ -107,7 +122,7 @@ class Engine:
         """Work until every job has ended or the engine has been drained. Raises what stopped it."""
         try:
             async with asyncio.TaskGroup() as group:
-                self._group = group
+                self._crew.begin(group)
                 delivering = group.create_task(self.delivery.run(), name="delivery")
                 background = [
                     group.create_task(self._feed(marks), name="feeder"),
@@ -119,22 +134,32 @@ class Engine:
                 await self._draining.wait()
                 for task in background:
                     task.cancel()
-                await self._stop_workers()
+                await self._crew.stop(self._parts.shutdown_timeout)
                 await self._finish_delivery(delivering)
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
         finally:
             self._draining.set()
-            if self._timer is not None:
-                self._timer.cancel()
+            self._crew.close()
+            self.scheduler.close(self._loop.time())
         await self._holding.return_all()
 
     def drain(self) -> None:
         """Start no more jobs, let those in flight end within the shutdown timeout, deliver, and return."""
+        self._crew.end()
         self._draining.set()
+
+    def reconfigure(self, limits: LimitSettings) -> None:
+        """Keep to other limits from now on: more at once, fewer as jobs end. Nothing is dropped."""
+        self.scheduler.reconfigure(limits, self._loop.time())
+        self._own_slots.resize(limits.most)
+        self._pulse.reconfigure(limits.most, _growth(limits))
+        self._want_lease.set()
+        self._crew.wake()
 
     async def close(self) -> None:
         """Close sinks and transports."""
+        self._slots.close()
         await self.delivery.close()
         for transport in dict.fromkeys(self._parts.transports.values()):
             await transport.close()
@@ -155,6 +180,11 @@ class Engine:
         return self._feeder.failures
 
     @property
+    def retries(self) -> int:
+        """Attempts after the first ones, in this run. ``retry_reasons`` tells why."""
+        return self.retry_reasons.total()
+
+    @property
     def left(self) -> int:
         """Jobs read so far that have not ended."""
         return self.added - self.done
@@ -163,6 +193,21 @@ class Engine:
     def queued(self) -> int:
         """Jobs that are neither in flight nor on their way to the sinks."""
         return self.left - len(self._holding) + self.scheduler.waiting
+
+    @property
+    def batch(self) -> str:
+        """The name of the batch."""
+        return self._parts.batch
+
+    @property
+    def allowed(self) -> int:
+        """Requests that it may have in flight now, if there are slots for them."""
+        return self._pulse.allowed
+
+    @property
+    def waits_for_slots(self) -> bool:
+        """Tell whether workers wait for slots that other engines have."""
+        return self._slots.waiting > 0
 
     @property
     def draining(self) -> bool:
@@ -195,7 +240,7 @@ class Engine:
                 if leased.next_due is not None:
                     due = leased.next_due if due is None else min(due, leased.next_due)
                 self._holding.give_back(self.scheduler.add(leased, self._loop.time()))
-                self._wake_worker()
+                self._crew.wake()
             await self._pause(due)
 
     async def _lease(self, demand: Demand) -> Leased:
@@ -218,45 +263,6 @@ class Engine:
 
     # Working
 
-    def _wake_worker(self) -> None:
-        """Have one more worker look for a job; it wakes the next if there is more to do."""
-        while self._idle:
-            waiter = self._idle.pop()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        if len(self._workers) < self._pulse.allowed and not self._draining.is_set():
-            task = self._group.create_task(self._work(), name=f"worker {len(self._workers)}")
-            self._workers.add(task)
-            task.add_done_callback(self._workers.discard)
-
-    async def _work(self) -> None:
-        while not self._draining.is_set() and not self._is_superfluous():
-            if self.delivery.full:
-                await self.delivery.room()
-            await self._slots.acquire()
-            try:
-                # Both waits may have lasted beyond the beginning of a drain.
-                lease = None if self._draining.is_set() else self.scheduler.next(self._loop.time())
-                if lease is not None:
-                    if self.scheduler.has_ready:
-                        self._wake_worker()
-                    else:
-                        self._set_timer()
-                    await self._attempt(lease)
-            finally:
-                self._slots.release()
-            if lease is None and not self._draining.is_set():
-                await self._rest()
-
-    def _is_superfluous(self) -> bool:
-        """Tell whether a worker has to go because fewer are allowed than before; another may be idle in its place."""
-        if len(self._workers) <= self._pulse.allowed:
-            return False
-        self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-        self._wake_worker()
-        return True
-
     async def _pulse_loop(self) -> None:
         self._pulse.begin(self._loop.time(), time.process_time())
         while True:
@@ -264,31 +270,22 @@ class Engine:
             before = self._pulse.allowed
             self._pulse.beat(self._loop.time(), time.process_time(), len(self.running))
             if self._pulse.allowed > before:
-                self._wake_worker()
+                self._crew.wake()
 
-    async def _rest(self) -> None:
-        self._set_timer()
-        waiter = self._loop.create_future()
-        self._idle.append(waiter)
-        await waiter
+    # As its scheduler sees it: `fetcher.engine.scheduler.Owner`
 
-    def _set_timer(self) -> None:
-        """Have a worker look again when the first host in the window may be asked.
+    def may_start(self) -> bool:
+        """Tell whether a job could be started now if its host were free."""
+        return self._crew.may_start(len(self.running))
 
-        Set by every worker before it fetches or rests; if all are busy when it fires, the next that is not looks.
-        """
-        wake_at = self.scheduler.wake_at()
-        if self._timer is not None and (wake_at is None or self._timer_at > wake_at):
-            self._timer.cancel()
-            self._timer = None
-        if wake_at is not None and self._timer is None:
-            # When it fires is noted here: what uvloop returns for a time that has come does not know.
-            self._timer_at = wake_at
-            self._timer = self._loop.call_at(wake_at, self._on_timer)
+    def look_again(self, *, ready: bool) -> None:
+        """Have a worker look for a job, now or when the first may start."""
+        self._crew.look_again(ready=ready)
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._wake_worker()
+    def take_back(self, leases: Sequence[Lease]) -> None:
+        """Give leases back to the queue."""
+        self._holding.give_back(leases)
+        self._want_lease.set()
 
     async def _attempt(self, lease: Lease) -> None:
         job = lease.job
@@ -334,7 +331,7 @@ class Engine:
         job.attempts = result.attempts
         if job.first_started_at is None and result.started_at is not None:
             job.first_started_at = result.started_at.timestamp()
-        self.retries += 1
+        self.retry_reasons[str(result.error_kind)] += 1
         self._holding.give_back([lease], retry.delay)
 
     def _learn(self, lease: Lease, result: Result, attempt: Attempt, started: float) -> None:
@@ -365,21 +362,9 @@ class Engine:
 
     def _end_if_finished(self) -> None:
         if self.fed and self.left == 0:
-            self._draining.set()
+            self.drain()
 
     # Ending
-
-    async def _stop_workers(self) -> None:
-        """Let workers end what they are at, up to the shutdown timeout; then cut them off."""
-        for waiter in self._idle:
-            if not waiter.done():
-                waiter.set_result(None)
-        if self._workers:
-            await asyncio.wait(self._workers, timeout=self._parts.shutdown_timeout)
-        late = list(self._workers)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
 
     async def _finish_delivery(self, delivering: asyncio.Task[None]) -> None:
         """Let the sinks take what there is, within another shutdown timeout."""
@@ -388,6 +373,10 @@ class Engine:
         if not delivering.done():
             late = ", ".join(sorted(self.delivery.writing)) or "the queue"
             raise LateError(f"{late} did not take the last results in time; their jobs will be fetched again")
+
+
+def _growth(limits: LimitSettings) -> Growth | None:
+    return Growth() if limits.concurrency == "auto" else None
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -99,7 +99,7 @@ class Feeder:
     async def _put(self, index: int, chunks: Sequence[Chunk]) -> None:
         jobs = [job for chunk in chunks for job in chunk.jobs]
         for job in jobs:
-            job.id = f"{index}-{job.id}"
+            job.id = id_in_batch(index, job.id)
             if job.rejected is not None:
                 job.key = None
             elif self._dedupe and job.key is None:
@@ -107,6 +107,11 @@ class Feeder:
         mark = SourceMark(position=chunks[-1].position)
         added = await self._queue.put(jobs, {f"source:{index}": _mark(mark)})
         self._on_put(len(jobs), added)
+
+
+def id_in_batch(source: int, row: str) -> str:
+    """Return the id that a job has in its batch: that of its row, which its source gave it, after the source's."""
+    return f"{source}-{row}"
 
 
 def _mark(mark: SourceMark) -> str:

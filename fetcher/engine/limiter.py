@@ -7,13 +7,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, WrapValidator
+from pydantic_core import PydanticCustomError
 
 from fetcher.engine.breaker import BreakerSettings
 from fetcher.engine.growth import MOST_AUTO
 from fetcher.settings import Duration, Rate, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 MAX_CONCURRENCY = 100_000
 # A start that comes late because the loop was busy may be made up for within this time, so that a rate is held
@@ -26,10 +27,14 @@ _SLOTS: TypeAdapter[int] = TypeAdapter(Slots)
 
 # A word or something else, told apart before it is validated: a plain union would complain about both at once.
 def _concurrency(value: Any, _union: object) -> Any:
+    if isinstance(value, str) and value != "auto" and not value.strip().isdecimal():
+        raise PydanticCustomError("concurrency", "should be a whole number or auto")
     return value if value == "auto" else _SLOTS.validate_python(value)
 
 
 def _breaker(value: Any, _union: object) -> Any:
+    if isinstance(value, bool):
+        return BreakerSettings() if value else "off"
     return value if value == "off" else BreakerSettings.model_validate(value)
 
 
@@ -38,7 +43,7 @@ Concurrency = Annotated[
 ]
 BreakerOrOff = Annotated[
     BreakerSettings | Literal["off"],
-    WrapValidator(_breaker, json_schema_input_type=BreakerSettings | Literal["off"]),
+    WrapValidator(_breaker, json_schema_input_type=BreakerSettings | Literal["off"] | bool),
 ]
 
 
@@ -94,6 +99,20 @@ def _lookup(hosts: Mapping[str, HostLimits], default: HostLimits) -> Callable[[s
         return next((limits for pattern, limits in patterns if fnmatchcase(host, pattern)), default)
 
     return limits_of
+
+
+def strictest(configured: HostLimits, others: Iterable[HostLimits]) -> HostLimits:
+    """Return limits that keep to all of these. What ``others`` leave to its default says nothing."""
+    concurrency, delay, rate = configured.concurrency, configured.delay, configured.rate
+    for limits in others:
+        if "concurrency" in limits.model_fields_set:
+            concurrency = min(concurrency, limits.concurrency)
+        if limits.rate is not None:
+            rate = limits.rate if rate is None else min(rate, limits.rate)
+        delay = max(delay, limits.delay)
+    if (concurrency, delay, rate) == (configured.concurrency, configured.delay, configured.rate):
+        return configured
+    return configured.model_copy(update={"concurrency": concurrency, "delay": delay, "rate": rate})
 
 
 def next_start(previous: float, now: float, limits: HostLimits) -> float:

@@ -28,6 +28,13 @@ class Pulse:
         self._cpu = 0.0
         self._at = 0.0
 
+    def reconfigure(self, concurrency: int, growth: Growth | None) -> None:
+        """Allow so many from now on; ``auto`` goes on from where it is."""
+        if growth is not None and self._growth is not None:
+            return
+        self._growth = growth
+        self.allowed = concurrency if growth is None else growth.concurrency
+
     def begin(self, now: float, cpu: float) -> None:
         """Note where the measuring begins; ``cpu`` is the process time so far, in seconds."""
         self._at, self._cpu = now, cpu

@@ -76,5 +76,9 @@ class CompressedFormat:
         """Return results, compressed."""
         return self._whole(self._format.encode(results))
 
+    def empty(self) -> bytes:
+        """Return an output without records: a head, or nothing, as a member or frame."""
+        return self._compress(self._format.begin())
+
     def _whole(self, data: bytes) -> bytes:
         return self._compress(data) if data else b""

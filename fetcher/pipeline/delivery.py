@@ -51,7 +51,8 @@ def _weight(item: Delivered) -> int:
 class Delivery:
     """Takes results from workers and sees them through. ``on_settled`` is told which leases have ended.
 
-    ``at_end`` tells whether nothing else will come: then no sink waits for larger batches.
+    ``at_end`` tells whether nothing else will come: then no sink waits for larger batches. ``observe`` is told of the
+    results that were acknowledged; it may not raise.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Delivery:
         on_settled: Callable[[Sequence[Lease], int], None],
         stages: Mapping[str, Stage] | None = None,
         at_end: Callable[[], bool] | None = None,
+        observe: Callable[[Sequence[Result]], None] | None = None,
     ) -> None:
         self._queue = queue
         self.outlets = [sink if isinstance(sink, Outlet) else Outlet(key, sink) for key, sink in sinks.items()]
@@ -68,6 +70,7 @@ class Delivery:
         self._stages = Stages(stages or {})
         self._on_settled = on_settled
         self._at_end = at_end
+        self._observe = observe
         self._batcher: Batcher[Delivered] = Batcher(
             size=BATCH_SIZE, size_bytes=BATCH_BYTES, linger=LINGER, weigh=_weight
         )
@@ -81,6 +84,8 @@ class Delivery:
         self._failed = False
         self._timer: asyncio.TimerHandle | None = None
         self.tally = Tally()
+        # The marks of sinks as they were last committed: up to there, what was written is acknowledged.
+        self.marks: dict[str, str] = {}
         self._earlier = 0.0
         self._dead_before: dict[str, int] = {}
         self._started = 0.0
@@ -114,6 +119,7 @@ class Delivery:
         self.tally = Tally.load(marks.get(TALLY_MARK))
         self._earlier = self.tally.elapsed
         self._dead_before = dict(self.tally.dead_letters)
+        self.marks = {outlet.key: marks[outlet.key] for outlet in self.outlets if outlet.key in marks}
         begun: dict[str, str] = {}
         for outlet in self.outlets:
             begun |= await outlet.open(marks, self._commit)
@@ -123,6 +129,7 @@ class Delivery:
 
     async def _commit(self, marks: Mapping[str, str]) -> None:
         await self._queue.ack([], marks)
+        self.marks.update(marks)
 
     async def run(self) -> None:
         """Deliver until closed. Raises SinkError or StateError, with nothing acknowledged that is not durable."""
@@ -132,8 +139,8 @@ class Delivery:
         writers = [asyncio.create_task(outlet.run(self._reached), name=outlet.title) for outlet in self.outlets]
         tasks = [intake, settling, *writers]
         try:
-            done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            if left:
+            failed = await _first_failed(tasks)
+            if failed:
                 for outlet in self.outlets:
                     outlet.abandon()
                 intake.cancel()
@@ -142,7 +149,7 @@ class Delivery:
                 self._taken = self._failed = True
                 self._progress.set()
                 await asyncio.wait([settling])
-            _raise_first([*done, *tasks])
+            _raise_first(failed, tasks)
         finally:
             await self._end(tasks)
 
@@ -238,6 +245,10 @@ class Delivery:
                 self.tally.dead_letters[outlet.title] = self._dead_before.get(outlet.title, 0) + count
         self.tally.elapsed = self._earlier + asyncio.get_running_loop().time() - self._started
         refused = await self._queue.ack(acks, settlement.marks | {TALLY_MARK: self.tally.dump()})
+        self.marks.update(settlement.marks)
+        if self._observe is not None:
+            for unit in settlement.units:
+                self._observe(unit.results)
         self._on_settled(leases, len(leases) - refused)
 
     # Ending
@@ -262,7 +273,23 @@ class Delivery:
                 raise failure
 
 
-def _raise_first(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
+async def _first_failed(tasks: Sequence[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+    """Wait until all tasks have ended, or one has failed; return what has failed.
+
+    One that ended as cancelled though nobody cancelled it has failed as well: what it was to do is not done.
+    """
+    left = set(tasks)
+    while left:
+        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in done if task.cancelled() or task.exception() is not None]
+        if failed:
+            return failed
+    return []
+
+
+def _raise_first(failed: Sequence[asyncio.Task[None]], tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in [*failed, *tasks]:
         if not task.cancelled() and (failure := task.exception()) is not None:
             raise failure
+    if failed:
+        raise RuntimeError(f"the task {failed[0].get_name()!r} was cancelled, by itself or by what it calls")

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import structlog
 
-from fetcher.errors import SinkError
+from fetcher.errors import SinkError, StateBusyError, StateError
+from fetcher.histogram import bucket_of
 from fetcher.model import Result
 from fetcher.pipeline.ledger import Point
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from fetcher.interfaces import Sink
 
     Commit = Callable[[Mapping[str, str]], Awaitable[object]]
+
+_T = TypeVar("_T")
 
 PATIENCE = 30.0
 _BACKOFF = 0.25
@@ -63,6 +68,11 @@ def dead_key(key: str) -> str:
     return f"dead:{key}"
 
 
+def stale_key(key: str) -> str:
+    """Return under which key the mark is kept of what a sink still has to discard, for it was away at the start."""
+    return f"stale:{key}"
+
+
 class Trouble(msgspec.Struct, frozen=True):
     """A sink does not take records: since when (on the clock of the loop), what it said last, and how often."""
 
@@ -74,7 +84,8 @@ class Trouble(msgspec.Struct, frozen=True):
 class Outlet:
     """A sink and its plan. ``run`` writes what ``put`` was given, in that order.
 
-    ``lag`` counts records that the sink does not have yet; ``errors`` its failures in this run.
+    ``lag`` counts records that the sink does not have yet; ``errors`` its failures in this run. ``flushes`` is a
+    histogram (`fetcher.histogram`) of how many seconds its writes took, and ``flush_s`` their sum.
     """
 
     def __init__(self, key: str, sink: Sink, plan: Plan | None = None, dead: Sink | None = None) -> None:
@@ -83,10 +94,13 @@ class Outlet:
         self.title = self.plan.title or key
         self.sink = sink
         self.lag = self.errors = self.dead_letters = 0
+        self.flushes: dict[int, int] = {}
+        self.flush_s = 0.0
         self.trouble: Trouble | None = None
         self.is_writing = False
         self._dead = None if dead is None else Outlet(dead_key(key), dead, Plan(title=f"dead letters of {self.title}"))
         self.mark: str | None = None
+        self._stale: str | None = None
         self._is_open = False
         self._commit: Commit | None = None
         self._waiting: deque[tuple[int, list[Result]]] = deque()
@@ -96,7 +110,7 @@ class Outlet:
         self._rests_until = 0.0
         self._wake = asyncio.Event()
         self._hurried = asyncio.Event()
-        self._finished = self._abandoned = False
+        self._finished = self._abandoned = self._misjudged = False
 
     # Opening and closing
 
@@ -120,15 +134,30 @@ class Outlet:
 
     def _prepare(self, marks: Mapping[str, str], commit: Commit) -> None:
         self.mark, self._commit = marks.get(self.key), commit
+        self._stale = marks.get(stale_key(self.key)) or None
         if self._dead is not None:
             self._dead._prepare(marks, commit)  # noqa: SLF001  an outlet, too
 
     async def start(self) -> dict[str, str]:
-        """Open the sink at its mark, and return its mark if that is a new one."""
+        """Open the sink at its mark, and return the marks that are new."""
         before = self.mark
+        begun = {}
+        if before is None and self._stale is not None:
+            await self._discard(self._stale)
+            begun[stale_key(self.key)] = ""
         self.mark = await self.sink.open(before)
-        self._is_open = True
-        return {} if self.mark is None or self.mark == before else {self.key: self.mark}
+        self._is_open, self._stale = True, None
+        return begun if self.mark is None or self.mark == before else begun | {self.key: self.mark}
+
+    async def _discard(self, mark: str) -> None:
+        """Delete what an earlier run wrote, now that the sink is there, or it would stand among this run's records."""
+        try:
+            await self.sink.check(mark, resume=False)
+        except StateBusyError:
+            raise
+        except StateError:
+            return  # it is no longer what the earlier run left; whether it can be used, opening it tells
+        await self.sink.discard(mark)
 
     async def close(self) -> None:
         """Close the sink, and its dead letters."""
@@ -144,9 +173,9 @@ class Outlet:
         """Take a unit of results; those that the plan leaves out count as delivered."""
         where, reshape = self.plan.where, self.plan.reshape
         if where is not None:
-            results = [result for result in results if where(result)]
+            results = [result for result in results if self._asked(where, result, default=True)]
         if reshape is not None:
-            results = [reshape(result) for result in results]
+            results = [self._asked(reshape, result, default=result) for result in results]
         self._waiting.append((number, results))
         if results:
             self.lag += len(results)
@@ -155,6 +184,18 @@ class Outlet:
             if self._oldest is None:
                 self._oldest = asyncio.get_running_loop().time()
         self._wake.set()
+
+    def _asked(self, function: Callable[[Result], _T], result: Result, *, default: _T) -> _T:
+        """Ask the plan about a record. One that it fails on is delivered whole: it must cost neither record nor run."""
+        try:
+            return function(result)
+        except Exception as error:  # noqa: BLE001  whatever it is is about this record
+            self.errors += 1
+            if not self._misjudged:
+                reason = f"{type(error).__name__}: {error}"
+                structlog.get_logger().error("where or select failed, record kept whole", sink=self.title, why=reason)
+            self._misjudged = True
+            return default
 
     @property
     def gathers(self) -> bool:
@@ -267,14 +308,21 @@ class Outlet:
             if begun and self._commit is not None:
                 # Before the first record: what is written and not acknowledged at a crash has to be known as ours.
                 await self._commit(begun)
+        started = time.perf_counter()
         try:
             self.mark = await self.sink.write(results) or self.mark
+            self._clock(time.perf_counter() - started)
         except asyncio.CancelledError:
             # A library that cancels what several tasks wait for must not end a run.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             raise SinkError(f"{self.title}: the sink cancelled its own write", retryable=True) from None
+
+    def _clock(self, seconds: float) -> None:
+        bucket = bucket_of(seconds)
+        self.flushes[bucket] = self.flushes.get(bucket, 0) + 1
+        self.flush_s += seconds
 
     # Failing
 

@@ -68,13 +68,19 @@ async def _applied(name: str, stage: Stage, results: Sequence[Result]) -> list[R
         # On a thread, because reading a page may take longer than other connections can be left alone.
         return await asyncio.to_thread(lambda: [_apply(name, stage, result) for result in results])
     slots = asyncio.Semaphore(stage.concurrency)
-    return await asyncio.gather(*(_await(name, stage, result, slots) for result in results))
+    # A function that awaits what was cancelled ends as cancelled though nobody has cancelled it: that is its failure,
+    # and no end of the run. Whoever does cancel the run cancels this wait, which then raises, as it should.
+    made = await asyncio.gather(*(_await(name, stage, result, slots) for result in results), return_exceptions=True)
+    return [
+        _failed(name, result, record) if isinstance(record, BaseException) else record
+        for result, record in zip(results, made, strict=True)
+    ]
 
 
 def _apply(name: str, stage: Stage, result: Result) -> Result | None:
     try:
         return cast("Result | None", stage.apply(result))
-    except Exception as error:  # noqa: BLE001  whatever happens is about this one job
+    except BaseException as error:  # noqa: BLE001  an exit, too: on this thread nothing but a function raises it
         return _failed(name, result, error)
 
 
@@ -83,12 +89,14 @@ async def _await(name: str, stage: Stage, result: Result, slots: asyncio.Semapho
         try:
             record = stage.apply(result)
             return await record if isawaitable(record) else record
-        except Exception as error:  # noqa: BLE001  whatever happens is about this one job
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever happens is about this one job
             return _failed(name, result, error)
 
 
-def _failed(name: str, result: Result, error: Exception) -> Result:
-    what = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+def _failed(name: str, result: Result, error: BaseException) -> Result:
+    what = (
+        str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}".rstrip(": ")
+    )
     return msgspec.structs.replace(
         result,
         outcome=Outcome.FAILED,

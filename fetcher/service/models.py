@@ -223,6 +223,42 @@ class Snapshot(Model):
     why: Why | None = None
 
 
+class Moment(Model):
+    """What the charts of the page show of one second."""
+
+    at: datetime
+    rate: float
+    in_flight: int
+    wire_rate: float = 0.0
+    cpu: float = 0.0
+    latency: Latency = Latency()
+
+
+class History(Model):
+    """The last minutes, the oldest moment first. Sent once, before the first snapshot."""
+
+    moments: list[Moment] = []
+
+
+class HostList(Model):
+    """The busiest hosts, and those in trouble; ``total`` counts all that are being fetched from."""
+
+    hosts: list[HostView]
+    total: int
+
+
+class SinkList(Model):
+    """The sinks of running batches."""
+
+    sinks: list[SinkView]
+
+
+class FailureList(Model):
+    """The jobs that failed of late, the last one first."""
+
+    failures: list[FailureView]
+
+
 class Problem(Model):
     """What went wrong (RFC 9457, application/problem+json)."""
 

@@ -23,7 +23,7 @@ from fetcher.sinks.writing import OwnThread, append
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fetcher.interfaces import Format
+    from fetcher.interfaces import Ending, Format
     from fetcher.model import Result
     from fetcher.sinks.parts import PartsSink
 
@@ -108,6 +108,13 @@ class FileSink:
     async def write(self, results: Sequence[Result]) -> str:
         """Append results and return the mark after them."""
         await self._thread.run(self._append, results)
+        return self.mark()
+
+    async def conclude(self, ending: Ending) -> str | None:
+        """Write the head of a file that has got no record, so that readers take it for an empty one of its kind."""
+        if ending.stopped is not None or self._fd is None or self._offset:
+            return None
+        await self._thread.run(self._begin)
         return self.mark()
 
     async def close(self) -> None:
@@ -234,7 +241,16 @@ class FileSink:
         if not self._offset:
             # With the first records rather than at open: until there is a mark, the file is empty or not ours.
             data = self._format.begin() + data
-        self._offset = append(self._fd, self._path, self._offset, data, synchronous=self._synchronous)
+        self._write(self._fd, data)
+
+    def _begin(self) -> None:
+        # A compressed format makes nothing of nothing, as what is compressed may be appended to; not so a whole file.
+        empty = getattr(self._format, "empty", self._format.begin)
+        if self._fd is not None:
+            self._write(self._fd, empty())
+
+    def _write(self, fd: int, data: bytes) -> None:
+        self._offset = append(fd, self._path, self._offset, data, synchronous=self._synchronous)
         self._tail = (self._tail + data[-_TAIL:])[-_TAIL:]
 
     def _close(self) -> None:

@@ -49,6 +49,7 @@ _TOO_LARGE = 10_054
 _FULL = frozenset({10_023, 10_047, 10_076, 10_077})
 """Codes of the server for an account or a stream that has no room: resources, storage, messages, bytes."""
 _UNAVAILABLE = 503
+_NO_RIGHT = "permissions violation"
 
 
 def _server(url: str) -> str:
@@ -135,10 +136,12 @@ class NatsSink:
         """Do nothing: others may have read it already."""
 
     async def open(self, mark: str | None) -> str:
-        """Create the stream if it is not there, and return the name of the run."""
+        """Create the stream if it is not there, prove that it takes the subject, and return the name of the run."""
         await self._connect()
         if not await self._exists():
             await self._create()
+            # Before there was a stream, nobody could have answered.
+            await self._check_subject()
         self._run = mark or new_run()
         return self._run
 
@@ -194,6 +197,8 @@ class NatsSink:
         # What is still to come would be taken for answers to the next messages.
         await self._disconnect()
         reason = f"no acknowledgement within {self._config.timeout:g} s"
+        if _NO_RIGHT in self._said.lower():
+            raise SinkError(f"{self._place}: can not publish to {self._config.subject!r}: {self._said}")
         raise away(self._place, f"{reason}; {self._said}" if self._said else reason)
 
     async def _on_ack(self, message: Any) -> None:
@@ -264,11 +269,15 @@ class NatsSink:
     # The stream
 
     async def _check_stream(self) -> None:
-        nats = _driver()
         if not await self._exists():
             if not self._config.create:
                 raise ConfigError(f"{self._place}: is not there; create it, or set 'create: true'")
             return
+        await self._check_subject()
+
+    async def _check_subject(self) -> None:
+        """Publish a message that the stream refuses, as it is for another one: who may not publish gets no answer."""
+        nats = _driver()
         headers = {"Nats-Expected-Stream": "-"}
         try:
             ack = await self._stream.publish(self._config.subject, b"", headers=headers)

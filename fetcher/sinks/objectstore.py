@@ -32,6 +32,7 @@ from fetcher.settings import Duration, Secret, Settings
 from fetcher.sink_settings import SinkBatchSettings, SinkSettings
 from fetcher.sinks.remote import away, new_run, shown
 from fetcher.sinks.writing import OwnThread
+from fetcher.stores import StorePanicError, client, no_panics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ _SAID = re.compile(r"<Code>([^<]*)</Code>\s*<Message>([^<]*)</Message>")
 _REFUSED = frozenset({"400", "401", "403"})
 _MACHINE = "//169.254.169.254/"  # where a machine of a cloud is asked for its role
 _PROBE = "_check"
+_USER = "the sink objectstore"
 _RUN_LENGTH = 8
 # For the hiccup of a moment. What takes longer is the delivery's to wait for.
 _RETRIES = {
@@ -204,7 +206,8 @@ class ObjectStoreSink:
         mark = ObjectMark(self._mark.run, self._mark.number + 1)
         data = self._format.begin() + self._format.encode(results)
         try:
-            self._put(f"part-{mark.number:05d}-{mark.run}{self._suffix}", data)
+            with no_panics():
+                self._put(f"part-{mark.number:05d}-{mark.run}{self._suffix}", data)
         except Exception as error:
             raise self._failure(error) from error
         self._mark = mark
@@ -223,20 +226,20 @@ class ObjectStoreSink:
         """Make a client, which connects when it is asked for something. Raises MissingExtraError or ConfigError."""
         if self._store is not None:
             return
-        self._obstore = load_extra("obstore", "objectstore", "the sink objectstore")
-        stores = load_extra("obstore.store", "objectstore", "the sink objectstore")
+        self._obstore = load_extra("obstore", "objectstore", _USER)
+        stores = load_extra("obstore.store", "objectstore", _USER)
         match = _URL.fullmatch(self._path)
         scheme, bucket, key = match.groups() if match else ("", "", "")
         try:
             if scheme == "file":
                 self._store, self._folder = stores.LocalStore(f"/{unquote(key)}", mkdir=True), ""
                 return
-            create = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[scheme]
-            config = {name: value.get_secret_value() for name, value in self._options.items()}
-            client = {"connect_timeout": "10s", "timeout": timedelta(seconds=self._timeout)}
-            self._store = create(bucket, config=config, client_options=client, retry_config=_RETRIES)
+            limits = {"connect_timeout": "10s", "timeout": timedelta(seconds=self._timeout)}
+            self._store = client(
+                scheme, bucket, self._options, user=_USER, client_options=limits, retry_config=_RETRIES
+            )
             self._folder = f"{key}/"
-        except (self._obstore.exceptions.BaseError, ValueError, TypeError, OSError) as error:
+        except (self._obstore.exceptions.BaseError, ValueError, TypeError, OSError, StorePanicError) as error:
             raise ConfigError(f"{self._path}: can not be used: {_words(error)}") from error
 
     def _names(self) -> list[str]:
@@ -262,7 +265,8 @@ class ObjectStoreSink:
     def _refusing(self, *, resume: bool) -> Iterator[None]:
         """Turn what the store says before a batch begins or goes on into errors that say what to do."""
         try:
-            yield
+            with no_panics():
+                yield
         except FetcherError:
             raise
         except Exception as error:

@@ -76,12 +76,15 @@ class PartsSink:
         """Append drafts of results, in a new file if the last one was large enough for a part."""
         return await self._thread.run(self._write, results)
 
-    async def conclude(self, ending: Ending) -> None:  # noqa: ARG002  however it has ended
+    async def conclude(self, ending: Ending) -> None:
         """Make a part of what there is: a batch has not finished before all its records can be read.
 
-        There is no mark to it: of a run that failed, it may have records that were never acknowledged.
+        There is no mark to it: of a run that failed, it may have records that were never acknowledged. A batch that
+        has none at all has a part without rows, so that readers find the columns.
         """
         await self._thread.run(self._conclude)
+        if ending.stopped is None:
+            await self._thread.run(self._leave_something)
 
     async def close(self) -> None:
         """Make a part of what there is, and release the folder. Raises SinkError if there is no room for it."""
@@ -143,6 +146,19 @@ class PartsSink:
     def _conclude(self) -> None:
         if self._mark is not None and self._mark.rows:
             self._mark = self._made(self._mark)
+
+    def _leave_something(self) -> None:
+        mark = self._mark
+        if mark is None or mark.number or any(not one.hidden for one in found(self._path)):
+            return
+        name = stem(mark.number, mark.token)
+        hidden = self._path / f"_{name}{UNFINISHED}"
+        try:
+            hidden.write_bytes(self._format.encode([]))
+            self._show({hidden: self._path / f"{name}{self._format.suffix}"})
+        except OSError as error:
+            delete([hidden])
+            raise failure(self._path, error) from error
 
     def _close(self) -> None:
         try:

@@ -24,20 +24,17 @@ from fetcher.extras import load_extra
 from fetcher.settings import Duration, Secret
 from fetcher.sink_settings import SinkSettings
 from fetcher.sinks.columns import (
-    COLUMNS,
     KEY,
-    RUN,
     Identifier,
     Kind,
     integer,
     json_text,
     latest,
     mapped,
-    quoted,
     transposed,
-    upsert_tail,
     writable,
 )
+from fetcher.sinks.postgres_table import Table
 from fetcher.sinks.remote import away, new_run, shown
 
 if TYPE_CHECKING:
@@ -58,15 +55,6 @@ _CLASSES_THAT_PASS = frozenset({"08", "40", "53", "57", "58"})
 _STATES_THAT_PASS = frozenset({"55P03", "25006"})
 _BAD_LOGIN = frozenset({"28000", "28P01", "3D000"})
 _NO_RIGHTS = "42501"
-_TYPES: dict[Kind, str] = {
-    "text": "text",
-    "integer": "bigint",
-    "real": "double precision",
-    "boolean": "boolean",
-    "blob": "bytea",
-    "time": "timestamptz",
-    "json": "jsonb",
-}
 
 
 class PostgresSinkConfig(SinkSettings):
@@ -123,9 +111,7 @@ class PostgresSink:
     def __init__(self, config: PostgresSinkConfig) -> None:
         self._config = config
         self._place = config.path
-        self._schema, self._table = quoted(config.schema_name), quoted(config.table)
-        self._name = f"{self._schema}.{self._table}"
-        self._upsert = _upsert(self._name)
+        self._table = Table(config.schema_name, config.table, config.path, create=config.create)
         self._connection: asyncpg.Connection | None = None
         self._mark = PostgresMark("", 0)
 
@@ -143,19 +129,18 @@ class PostgresSink:
         decoded = self._decoded(mark)
         with self._refusing(resume=False):
             connection = await self._connected()
-            if decoded is not None and await self._found(connection) is not None:
+            if decoded is not None and await self._table.found(connection) is not None:
                 async with connection.transaction():
                     await connection.execute("SET LOCAL statement_timeout = 0")
-                    await connection.execute(_delete(self._name), decoded.run, timeout=_LONG)
+                    await connection.execute(self._table.delete, decoded.run, timeout=_LONG)
 
     async def open(self, mark: str | None) -> str:
         """Create what is not there, if it may, and begin a run or go on with that of ``mark``."""
         decoded = self._decoded(mark)
         with self._refusing(resume=mark is not None):
             connection = await self._connected()
-            if self._config.create:
-                await self._create(connection)
-            table = await self._found(connection)
+            await self._table.create(connection)
+            table = await self._table.found(connection)
         if table is None or (decoded is not None and decoded.table != table):
             raise self._gone()
         self._mark = decoded or PostgresMark(new_run(), table)
@@ -166,7 +151,7 @@ class PostgresSink:
         try:
             connection = await self._connected()
             for portion in _portions(latest(results)):
-                await connection.execute(self._upsert, *transposed(portion, _CONVERT), self._mark.run)
+                await connection.execute(self._table.upsert, *transposed(portion, _CONVERT), self._mark.run)
         except asyncio.CancelledError:
             self._drop()
             raise
@@ -214,77 +199,12 @@ class PostgresSink:
         if connection is not None:
             connection.terminate()
 
-    # The table
-
     async def _check(self, connection: asyncpg.Connection, mark: PostgresMark | None, *, resume: bool) -> None:
         if await connection.fetchval("SHOW transaction_read_only") == "on":
             raise ConfigError(f"{self._place}: the server takes no writes (a standby?); give the dsn of its primary")
-        table = await self._found(connection)
-        if resume and mark is not None and table != mark.table:
+        if resume and mark is not None and await self._table.found(connection) != mark.table:
             raise self._gone()
-        if table is None:
-            await self._check_creation(connection)
-        elif not (self._config.create and await self._missing(connection)):
-            await self._plan(connection, deletes=mark is not None and not resume)
-
-    async def _found(self, connection: asyncpg.Connection) -> int | None:
-        """Return the number of the table, None if there is none."""
-        number: int | None = await connection.fetchval("SELECT to_regclass($1)::oid::bigint", self._name)
-        return number
-
-    async def _has_schema(self, connection: asyncpg.Connection) -> bool:
-        # Not to_regnamespace, which may remember that there was none before the lock was waited for.
-        name = self._config.schema_name
-        return bool(await connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", name))
-
-    async def _missing(self, connection: asyncpg.Connection) -> list[str]:
-        """Return the columns that the table lacks."""
-        rows = await connection.fetch(
-            "SELECT attname::text FROM pg_attribute "
-            "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped",
-            self._name,
-        )
-        there = {row[0] for row in rows}
-        return [name for name in (*(column.name for column in COLUMNS), RUN) if name not in there]
-
-    async def _plan(self, connection: asyncpg.Connection, *, deletes: bool) -> None:
-        """Have the statements planned, which proves the columns, their types, the key and the rights."""
-        nothing: list[list[Any]] = [[] for _ in COLUMNS]
-        await connection.execute(f"EXPLAIN {self._upsert}", *nothing, "")
-        if deletes:
-            await connection.execute(f"EXPLAIN {_delete(self._name)}", "")
-
-    async def _check_creation(self, connection: asyncpg.Connection) -> None:
-        config = self._config
-        if not config.create:
-            raise ConfigError(f"{self._place}: there is no such table; create it, or set 'create: true'")
-        there = await self._has_schema(connection)
-        may = await connection.fetchval(
-            "SELECT has_schema_privilege($1::text, 'CREATE')"
-            if there
-            else "SELECT has_database_privilege(current_database(), 'CREATE') AND $1::text <> ''",
-            config.schema_name,
-        )
-        if not may:
-            what = f"table {config.table} in the schema" if there else "schema"
-            raise ConfigError(
-                f"{self._place}: this user has no right to create the {what} {config.schema_name}; "
-                "grant it, or have somebody else create it"
-            )
-
-    async def _create(self, connection: asyncpg.Connection) -> None:
-        if await self._found(connection) is not None and not await self._missing(connection):
-            return
-        async with connection.transaction():
-            # IF NOT EXISTS is no help against another run that creates the same at this moment.
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", self._name)
-            if not await self._has_schema(connection):
-                await connection.execute(f"CREATE SCHEMA {self._schema}")
-            if await self._found(connection) is None:
-                await connection.execute(_table(self._name))
-            for name in await self._missing(connection):
-                definition = next((_definition(column) for column in COLUMNS if column.name == name), _RUN_COLUMN)
-                await connection.execute(f"ALTER TABLE {self._name} ADD COLUMN {definition}")
+        await self._table.check(connection, deletes=mark is not None and not resume)
 
     # Errors
 
@@ -352,29 +272,6 @@ def _advice(state: str | None) -> str:
     if state is not None and state.startswith("42"):
         return "the table is not as it has to be; name another, and 'create: true' creates it"
     return "see what the server says of it"
-
-
-def _definition(column: Any) -> str:
-    return f"{quoted(column.name)} {_TYPES[column.kind]}{' NOT NULL' if column.name in KEY else ''}"
-
-
-_RUN_COLUMN = f"{quoted(RUN)} text"
-
-
-def _table(name: str) -> str:
-    columns = ", ".join([*map(_definition, COLUMNS), _RUN_COLUMN])
-    return f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({', '.join(KEY)}))"
-
-
-def _upsert(name: str) -> str:
-    names = ", ".join(quoted(column) for column in [*(column.name for column in COLUMNS), RUN])
-    arrays = ", ".join(f"${index}::{_TYPES[column.kind]}[]" for index, column in enumerate(COLUMNS, 1))
-    rows = f"SELECT *, ${len(COLUMNS) + 1}::text FROM unnest({arrays})"  # noqa: S608  no name in it
-    return f"INSERT INTO {name} ({names}) {rows} {upsert_tail()}"
-
-
-def _delete(name: str) -> str:
-    return f"DELETE FROM {name} WHERE {quoted(RUN)} = $1"  # noqa: S608  quoted
 
 
 def _portions(results: Sequence[Result]) -> Iterator[Sequence[Result]]:

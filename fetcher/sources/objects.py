@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.errors import ConfigError, SourceError
 from fetcher.extras import load_extra
+from fetcher.stores import StorePanicError, client, no_panics
 
 if TYPE_CHECKING:
     import threading
@@ -53,12 +54,11 @@ def split(path: str) -> tuple[str, str, str]:
 
 def open_store(scheme: str, bucket: str, options: Mapping[str, SecretStr]) -> Any:
     """Return a client of a bucket. Raises ConfigError for options that there are not, or MissingExtraError."""
-    stores = load_extra("obstore.store", "objectstore", f"{scheme}://")
-    create = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[scheme]
-    config = {name: value.get_secret_value() for name, value in options.items()}
+    user = f"{scheme}://"
+    exceptions = load_extra("obstore.exceptions", "objectstore", user)
     try:
-        return create(bucket, config=config, client_options=_CLIENT, retry_config=_RETRIES)
-    except (stores.BaseError, ValueError, TypeError) as error:
+        return client(scheme, bucket, options, user=user, client_options=_CLIENT, retry_config=_RETRIES)
+    except (exceptions.BaseError, ValueError, TypeError, StorePanicError) as error:
         raise ConfigError(f"{scheme}://{bucket}: can not be used: {_reason(error)}") from error
 
 
@@ -137,14 +137,15 @@ def _told(path: str) -> Iterator[None]:
     """Raise SourceError that says what a store refused, and of what."""
     exceptions = load_extra("obstore.exceptions", "objectstore", path.partition("/")[0])
     try:
-        yield
+        with no_panics():
+            yield
     except FileNotFoundError as error:
         raise SourceError(f"{path}: there is no such object, or no such bucket") from error
     except exceptions.PreconditionError as error:
         raise SourceError(f"{path}: changed while it was read; put it back and resume, or start over") from error
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise SourceError(f"{path}: the store refuses these credentials: {_reason(error)}") from error
-    except (exceptions.BaseError, OSError) as error:
+    except (exceptions.BaseError, OSError, StorePanicError) as error:
         raise SourceError(f"{path}: can not be read: {_reason(error)}") from error
 
 

@@ -61,8 +61,10 @@ class PythonStage:
             found: Any = importlib.import_module(module_name)
             for name in path.split("."):
                 found = getattr(found, name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, SystemExit):
+                reason = f"it ends the process when it is imported ({reason}); do that under if __name__ == '__main__':"
             raise ConfigError(f"stage python: {self._name} can not be imported: {reason}") from error
         if not callable(found):
             raise ConfigError(f"stage python: {self._name} is no function")

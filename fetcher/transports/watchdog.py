@@ -17,6 +17,8 @@ from fetcher.errors import ErrorKind, FetchError
 from fetcher.interfaces import Standing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fetcher.model import Job
 
 TICK = 0.1
@@ -191,10 +193,14 @@ class Watch:
         # Only a body has a pace; the head of the next hop is waited for with patience.
         self._pace = self._floor.pace() if self.phase is _BODY else None
 
+    def lasted(self, now: float) -> float:
+        """Return for how many seconds the fetch has been at its phase, as far as looks can tell."""
+        return now - self._seen_at if self.phase is self._seen else 0.0
+
     def standing(self) -> Standing:
         """Tell what the fetch is at."""
         now = self._loop.time()
-        seconds = now - self._seen_at if self.phase is self._seen else 0.0
+        seconds = self.lasted(now)
         # A body may go on until the deadline as long as something arrives; before it, silence is all that there is.
         end = self.deadline if self.phase is _BODY else min(self.deadline, self.quiet_until)
         return Standing(self.phase, seconds, self.received, None if end == inf else max(0.0, end - now))
@@ -248,6 +254,15 @@ class Watchdog:
     def standing(self, job: Job) -> Standing | None:
         """Tell what the fetch of a job is at, None if it is not watched. Looks at all of them: for display."""
         return next((watch.standing() for watch in self._watches if watch.job is job), None)
+
+    def at_work(self) -> Iterator[tuple[Job, str, float]]:
+        """Yield each job under watch with its phase, and for how many seconds that has lasted."""
+        if self._loop is None:
+            return
+        now = self._loop.time()
+        for watch in self._watches:
+            if watch.job is not None:
+                yield watch.job, watch.phase, watch.lasted(now)
 
     def close(self) -> None:
         """Stop looking."""

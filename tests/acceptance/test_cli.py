@@ -257,9 +257,16 @@ def test_lint_names_every_problem_with_its_line(fetcher, tmp_path, origin):
     assert done.stdout == "good.yaml: ok\n"
     assert done.stderr == (
         "batch.yaml:2: requst: unknown key; did you mean 'request'?\n"
-        "batch.yaml:4: limits.concurrency: should be a whole number, not 'many'\n"
+        "batch.yaml:4: limits.concurrency: should be a whole number or auto, not 'many'\n"
     )
     assert not (tmp_path / "state").exists()
+
+
+def test_lint_opens_the_files_of_tls(fetcher, tmp_path):
+    write(tmp_path, "sources: [https://127.0.0.1/]\nhttp: {tls: {ca_file: none.pem}}\nsinks: [out.jsonl]\n")
+    done = fetcher("lint", "batch.yaml")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == "http.tls.ca_file 'none.pem' can not be used: no such file or directory\n"
 
 
 def test_schema_is_json_schema(fetcher):

@@ -109,3 +109,33 @@ def test_a_package_that_can_not_be_loaded_is_named_and_in_nobodys_way(tmp_path):
         "bad.yaml:3: nam: unknown key; did you mean 'name'?",
     ]
     assert fetcher(tmp_path, "schema", path=path).returncode == 0
+
+
+def test_a_package_that_ends_the_process_at_its_import_ends_no_command(tmp_path):
+    path = broken(tmp_path, "[fetcher.formats]", "quits = quitting:Config")
+    (tmp_path / "quitting.py").write_text("import sys\nsys.exit(0)\n")
+    listed = fetcher(tmp_path, "parts", path=path)
+    assert listed.returncode == 78
+    assert "format 'quits' of broken-parts 0.1 can not be loaded (SystemExit: 0)" in listed.stderr
+    # A suffix has every format imported, this one too.
+    (tmp_path / "batch.yaml").write_text("sources: [nowhere.txt]\nsinks: [out.jsonl]\n")
+    ran = fetcher(tmp_path, "run", "batch.yaml", path=path)
+    assert ran.returncode == 78
+    assert "nowhere.txt" in ran.stderr
+
+
+@pytest.mark.parametrize("suffixes", ["None", "'.odd'", "('odd',)", "(b'.odd',)"])
+def test_a_format_whose_suffixes_are_none_is_named(tmp_path, suffixes):
+    path = broken(tmp_path, "[fetcher.formats]", "odd = odd_format:Config")
+    (tmp_path / "odd_format.py").write_text(
+        "from fetcher.settings import Settings\n"
+        f"SUFFIXES = {suffixes}\n"
+        "class Config(Settings):\n    type: str = 'odd'\n    def build(self): ...\n"
+    )
+    (tmp_path / "urls.txt").write_text("http://127.0.0.1:1/\n")
+    (tmp_path / "batch.yaml").write_text("sources: [urls.txt]\nsinks: [out.jsonl]\n")
+    good = fetcher(tmp_path, "lint", "batch.yaml", path=path)
+    assert (good.returncode, good.stdout) == (0, "batch.yaml: ok\n")
+    listed = fetcher(tmp_path, "parts", path=path)
+    assert listed.returncode == 78
+    assert "format 'odd' of broken-parts 0.1 can not be loaded (TypeError: SUFFIXES of odd_format is " in listed.stderr

@@ -195,6 +195,22 @@ async def test_missing_rights_are_refused_before_the_first_fetch(nats, made, str
         await made(subject="secret.results", timeout=1.0).check(None, resume=False)
 
 
+async def test_missing_rights_to_publish_to_a_stream_that_is_yet_to_be_created_are_refused(made):
+    sink = made(subject="secret.new", timeout=1.0)
+    await sink.check(None, resume=False)
+    with pytest.raises(ConfigError, match=r"can not publish to 'secret.new': .*permissions violation"):
+        await sink.open(None)
+
+
+async def test_a_right_to_publish_that_was_taken_away_is_not_waited_for(made, monkeypatch):
+    sink = made(timeout=1.0)
+    await opened(sink)
+    monkeypatch.setattr(sink, "_config", sink._config.model_copy(update={"subject": "secret.results"}))
+    with pytest.raises(SinkError, match=r"can not publish to 'secret.results': .*permissions violation") as failure:
+        await sink.write(results(1))
+    assert not failure.value.retryable
+
+
 async def test_a_stream_that_is_wrong_is_refused_before_the_first_fetch(nats, made, stream):
     with pytest.raises(ConfigError, match="is not there; create it, or set 'create: true'"):
         await made(create=False).check(None, resume=False)

@@ -261,3 +261,12 @@ def test_credentials_are_not_shown_and_a_sink_may_be_a_text():
     assert isinstance(found, ObjectStoreConfig)
     assert found.batch is not None
     assert found.format.compression == "zstd"
+
+
+async def test_an_endpoint_that_is_written_with_http_may_be_asked_over_http(server, bucket, objects):
+    options = {name: value for name, value in server.options.items() if name != "allow_http"}
+    one = ObjectStoreConfig.model_validate({"path": f"s3://{bucket}/a.jsonl", "options": options}).build()
+    await begun(one)
+    await one.write(results(1))
+    await one.close()
+    assert len(objects()) == 1

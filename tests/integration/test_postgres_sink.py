@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from fetcher.errors import ConfigError, ErrorKind, SinkError, StateError
 from fetcher.model import Outcome, Result
 from fetcher.sinks.columns import COLUMNS
-from fetcher.sinks.postgres import _TYPES, PostgresSinkConfig
+from fetcher.sinks.postgres import PostgresSinkConfig
+from fetcher.sinks.postgres_table import TYPES
 
 
 @pytest.fixture
@@ -247,6 +248,44 @@ async def test_a_table_that_is_not_there_or_not_as_it_has_to_be_is_refused(sink,
     assert (await refused(sink())).endswith("the table needs a primary key or unique constraint on (batch, job_id)")
 
 
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ("a int", "has no column batch"),
+        (
+            "batch text, job_id text, url text, outcome text, attempts bigint, UNIQUE (batch, job_id)",
+            "has no column run",
+        ),
+        (
+            "batch text, job_id text, url text, outcome text, attempts bigint, run text, UNIQUE (job_id)",
+            "has no primary key or unique constraint on (batch, job_id)",
+        ),
+    ],
+)
+async def test_a_table_of_somebody_else_is_refused_and_not_altered(sink, schema, execute, columns, reason):
+    await execute(f"CREATE SCHEMA {schema}")
+    await execute(f"CREATE TABLE {schema}.mine ({columns})")
+    shape = f"SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = '{schema}' ORDER BY 1"
+    before = await execute(shape)
+    one = sink(table="mine")
+    message = await refused(one)
+    assert message.endswith(f"/{schema}.mine: this table was not made by fetcher, as it {reason}; name another")
+    with pytest.raises(ConfigError, match="was not made by fetcher"):
+        await one.open(None)
+    assert await execute(shape) == before
+
+
+async def test_a_table_that_will_not_do_once_its_columns_are_added_stays_as_it_was(sink, schema, execute):
+    await begun(sink())
+    await execute(f"ALTER TABLE {schema}.results DROP COLUMN sha256, ALTER COLUMN status TYPE jsonb USING NULL")
+    one = sink()
+    await one.check(None, resume=False)
+    with pytest.raises(ConfigError, match='column "status" is of type jsonb'):
+        await one.open(None)
+    there = "SELECT count(*) FROM information_schema.columns WHERE table_schema = $1 AND column_name = 'sha256'"
+    assert await execute(there, schema) == [(0,)]
+
+
 async def test_a_server_that_takes_no_writes_is_refused(sink, role, postgres, execute):
     await execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
     assert "takes no writes" in await refused(sink(dsn=postgres.dsn_of("postgres", role, "pass-of-role")))
@@ -323,4 +362,4 @@ async def test_a_value_that_the_driver_can_not_send_is_a_failure_for_good(sink):
 
 
 def test_every_column_has_a_type():
-    assert {column.kind for column in COLUMNS} <= set(_TYPES)
+    assert {column.kind for column in COLUMNS} <= set(TYPES)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import threading
+from contextlib import closing
+from types import SimpleNamespace
+
 import pytest
 
 from fetcher.assembly import Batch, plan
 from fetcher.config.model import Config, sink_fingerprints
 from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
-from fetcher.model import Result
+from fetcher.model import Outcome, Result
 from fetcher.pipeline.outlet import Batching, Plan
 from fetcher.queues.sqlite import SqliteQueue
 from fetcher.sinks.file import FileSink
+from fetcher.sinks.sqlite import SqliteSink
+from fetcher.sources.file import FileSource
 
 
 def config(*sinks, source="http://127.0.0.1:1/", **settings):
@@ -230,6 +238,69 @@ async def test_dead_letters_of_an_earlier_run_go_with_it_unless_they_were_taken_
     assert path.read_bytes() == (b"mine\n" if changed else b"")
 
 
+@pytest.fixture
+def server(monkeypatch):
+    """The server of every SQLite sink, which can be away."""
+    server = SimpleNamespace(down=False)
+    check, begin = SqliteSink.check, SqliteSink.open
+
+    def answer():
+        if server.down:
+            raise SinkError("the server is away", retryable=True)
+
+    async def checked(self, mark, *, resume):
+        answer()
+        await check(self, mark, resume=resume)
+
+    async def begun(self, mark):
+        answer()
+        return await begin(self, mark)
+
+    monkeypatch.setattr(SqliteSink, "check", checked)
+    monkeypatch.setattr(SqliteSink, "open", begun)
+    return server
+
+
+def rows(path):
+    with closing(sqlite3.connect(path)) as db:
+        return sorted(job_id for (job_id,) in db.execute("SELECT job_id FROM results"))
+
+
+async def written(batch, *ids):
+    """Have the second sink write records, commit its marks and note that the batch has ended."""
+    outlet = batch.engine.delivery.outlets[1]
+    await outlet.deliver([Result(batch="batch", job_id=one, url="u", outcome=Outcome.OK, attempts=1) for one in ids])
+    await batch._queue.put([], outlet.marks() | {"finished": "1"})
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_one_that_was_away_at_the_start_forgets_the_earlier_run_once_it_is_there(opened, server, resumed):
+    table = optional("extra.db", type="sqlite", patience="1m")
+    await written(await opened(config("a.jsonl", table)), "old-1", "old-2")
+    server.down = True
+    batch = await opened(config("a.jsonl", table))
+    if resumed:
+        batch = await opened(config("a.jsonl", table))
+        assert batch.resumed
+    server.down = False
+    await written(batch, "new-1")
+    assert rows("extra.db") == ["new-1"]
+    # What this run wrote is known as its own again, and nothing is left to be deleted later.
+    batch = await opened(config("a.jsonl", table))
+    await written(batch, "newer-1")
+    assert rows("extra.db") == ["newer-1"]
+
+
+async def test_one_that_was_away_through_a_whole_run_forgets_the_one_before_it(opened, server):
+    table = optional("extra.db", type="sqlite", patience="0s")
+    await written(await opened(config("a.jsonl", table)), "old-1", "old-2")
+    server.down = True
+    await written(await opened(config("a.jsonl", table)), "lost")
+    server.down = False
+    await written(await opened(config("a.jsonl", table)), "new-1")
+    assert rows("extra.db") == ["new-1"]
+
+
 def test_the_settings_of_a_sink_become_its_plan():
     made = config(
         "a.jsonl",
@@ -244,3 +315,53 @@ def test_the_settings_of_a_sink_become_its_plan():
     record = Result(batch="b", job_id="1", url="u", outcome="ok", attempts=1, status=200, body=b"x")
     assert second.where(record)
     assert second.reshape(record).body is None
+
+
+# Batches of a service
+
+
+async def test_the_loop_goes_on_while_inputs_are_checked(opened, monkeypatch):
+    passed = threading.Event()
+    asyncio.get_running_loop().call_soon(passed.set)
+    monkeypatch.setattr(FileSource, "check", lambda _: passed.wait(30) or pytest.fail("the loop stood still"))
+    await opened(config("a.jsonl", source="urls.txt"))
+
+
+async def test_inputs_that_can_not_be_read_are_told_all_the_same(opened, folder):
+    with pytest.raises(ConfigError, match=r"none\.txt"):
+        await opened(config("a.jsonl", source="none.txt"))
+    assert not (folder / "state").exists()
+
+
+async def test_what_a_batch_keeps_may_be_in_a_folder_of_its_own(folder):
+    own = folder / "batches" / "1"
+    for queue in ({"type": "sqlite", "path": "elsewhere.db"}, "sqlite"):
+        batch = Batch(config("a.jsonl", optional(), queue=queue), state_dir=own)
+        await batch.open()
+        await batch._dead["sink:1"].open(None)
+        await batch.close()
+        assert batch.resumed is (queue == "sqlite")
+    assert sorted(path.name for path in own.iterdir() if path.suffix in {".db", ".jsonl"}) == [
+        "batch.extra.dead.jsonl",
+        "queue.db",
+    ]
+    assert not (folder / "state").exists()
+    assert not (folder / "elsewhere.db").exists()
+
+
+def test_what_receivers_reject_goes_into_the_folder_too_unless_it_has_a_place(folder):
+    sinks = [
+        {"type": "webhook", "url": "http://127.0.0.1:1/"},
+        {"type": "webhook", "url": "http://127.0.0.1:2/", "name": "other", "rejected": "mine.jsonl"},
+    ]
+    first, second = Batch(config(*sinks, queue="memory"), state_dir=folder / "1").config.sinks
+    assert (first.rejected, second.rejected) == (str(folder / "1" / "{batch}.webhook.rejected.jsonl"), "mine.jsonl")
+
+
+async def test_only_the_jobs_that_are_named_are_taken():
+    source = {"type": "template", "url": "http://127.0.0.1:1/{1..3}"}
+    # Both sources call their rows the same; in a batch no two jobs have the same id.
+    two = Config.model_validate({"sources": [source, source], "sinks": ["a.jsonl"], "queue": "memory"})
+    first, second = Batch(two, only={"0-1", "1-3", "1-7"})._sources
+    assert [job.id async for chunk in first.read(None) for job in chunk.jobs] == ["1"]
+    assert [job.id async for chunk in second.read(None) for job in chunk.jobs] == ["3"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 
 from fetcher.conditions import Condition
@@ -64,6 +65,10 @@ def test_what_is_so(text):
         "meta.__class__",
         "meta.deep.list[99]",
         "matches(status, '2')",
+        "status in body",
+        "1e9 in body",
+        "-1 in body",
+        "'x' in status",
         "status == '200'",
     ],
 )
@@ -85,7 +90,9 @@ def test_what_is_not_so_and_no_error_either(text):
         ("header(url)", "no text in quotes"),
         ("header('a', 'b')", "it takes 1"),
         ("lower(url, x=url)", "it takes 1"),
-        ("matches(url, '(')", "no regular expression"),
+        ("matches(url, '(')", "no regular expression: missing ): ("),
+        ("matches(url, '(?<=a)b')", "which has no lookarounds and backreferences"),
+        (r"matches(url, '(a)\\1')", "which has no lookarounds and backreferences"),
         ("-status < 1", "no condition can have"),
         ("-True", "no number"),
         ("-'a' == 1", "which is no number"),
@@ -110,3 +117,18 @@ def test_conditions_are_equal_if_their_texts_are():
     assert Condition("status == 200") == Condition("status == 200") != Condition("status == 201")
     assert len({Condition("status == 200"), Condition("status == 200")}) == 1
     assert str(Condition("status == 200")) == "status == 200"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "^(a|a?)+$", "(.*a){20}$"])
+def test_no_text_makes_a_pattern_take_for_ever(pattern):
+    # Minutes to ages with an engine that goes back, at a thirty thousandth of this length.
+    hostile = msgspec.structs.replace(RECORD, body=b"a" * 1_000_000 + b"!", error_message="a" * 1_000_000 + "é")
+    assert not Condition(f"matches(body, '{pattern}')")(hostile)
+    assert not Condition(f"matches(error_message, '{pattern}')")(hostile)
+
+
+def test_patterns_are_about_characters_whatever_the_bytes():
+    assert Condition("matches(body, 'caf.<')")(RECORD)
+    assert Condition("matches(error_message, '^.x$')")(msgspec.structs.replace(RECORD, error_message="\udcffx"))
+    assert Condition("matches(body, 'x')")(msgspec.structs.replace(RECORD, body=b"\xff\xfex"))

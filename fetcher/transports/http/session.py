@@ -25,6 +25,8 @@ from fetcher.transports.http.tracing import session_tracing
 from fetcher.transports.http.wire import Bounds
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from fetcher.model import Header
     from fetcher.transports.http.exchange import Exchange, Lane
     from fetcher.transports.http.transport import HttpConfig
@@ -42,30 +44,32 @@ class HttpSession:
         self._by_session = config.exchange == "session"
         self._bounds = Bounds(config.max_header_size, config.max_headers)
         self._tls = TlsContexts(config.tls)
-        self._proxies: Proxies | None = None
+        self.proxies: Proxies | None = None
+        self._connector: GuardedConnector | None = None
         self._client: aiohttp.ClientSession | None = None
         self._opened = AsyncExitStack()
 
+    def check(self) -> None:
+        """Raise ConfigError if a file of ``http.tls`` can not be used, or what the environment says of proxies."""
+        self._ways()
+
     async def open(self) -> None:
-        """Create the pool. Raises ConfigError if a file of ``http.tls`` or the environment's proxy can not be used."""
-        context = self._tls.usual
-        self._tls.lane(None)  # made now, so that what is wrong with it is known now
-        if self._config.proxy is not None:
-            self._proxies = Proxies(self._config.proxy)
+        """Create the pool. Raises what ``check`` raises."""
+        context, self.proxies = self._ways()
         resolver = MappingResolver(self._config.resolve, self._config.dns)
         self._opened.push_async_callback(resolver.close)
         # The engine bounds how much is in flight, so that no request's timeout is ever spent on waiting for a slot.
-        connector = GuardedConnector(
+        self._connector = GuardedConnector(
             limit=0,
             ssl=context,
-            proxy_tls=None if self._proxies is None else self._tls.proxy,
+            proxy_tls=None if self.proxies is None else self._tls.proxy,
             resolver=resolver,
             ttl_dns_cache=self._config.dns.cache,
             guard=None if self._config.guard is None else self._config.guard.build(),
             keepalive_timeout=self._config.keep_alive,
         )
         self._client = aiohttp.ClientSession(
-            connector=connector,
+            connector=self._connector,
             auto_decompress=False,
             # What a session would keep, all who share it would send.
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -79,7 +83,7 @@ class HttpSession:
 
     async def close(self) -> None:
         """Close every connection. May be called twice."""
-        self._client = None
+        self._client = self._connector = None
         await self._opened.aclose()
 
     def exchange(self, usual: list[Header]) -> Exchange:
@@ -94,11 +98,23 @@ class HttpSession:
             exchange = SessionExchange(self._client)
         else:
             exchange = ConnectionExchange(self._client, usual, self._bounds)
-        return exchange if self._proxies is None else ProxyingExchange(exchange, self._proxies)
+        return exchange if self.proxies is None else ProxyingExchange(exchange, self.proxies)
+
+    @property
+    def connector(self) -> GuardedConnector:
+        """The pool. Raises RuntimeError if the session is not open."""
+        if self._connector is None:
+            raise RuntimeError("the session is not open")
+        return self._connector
 
     def lane(self, verify: bool | None) -> Lane | None:  # noqa: FBT001  a job has it so
         """Return the lane for a job's ``verify``; None is the usual one."""
         return self._tls.lane(verify)
+
+    def _ways(self) -> tuple[SSLContext, Proxies | None]:
+        """Make what may turn out to be unusable: the TLS context that is usual, and the proxies."""
+        self._tls.lane(None)  # kept there
+        return self._tls.usual, None if self._config.proxy is None else Proxies(self._config.proxy)
 
     @property
     def shows_certificate(self) -> bool:

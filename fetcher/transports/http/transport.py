@@ -14,7 +14,7 @@ import ipaddress
 from contextlib import AsyncExitStack
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import aiohttp
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.guard import GuardSwitch
-from fetcher.settings import BodySettings, ByteSize, Duration, RequestSettings, Settings
+from fetcher.settings import BodySettings, ByteSize, Duration, RequestSettings, Settings, switch
 from fetcher.transports.http.bodies.cache import Cache, CacheSettings
 from fetcher.transports.http.bodies.decoding import ACCEPT_ENCODING
 from fetcher.transports.http.bodies.reading import BodyReader
@@ -43,7 +43,7 @@ from fetcher.transports.http.tls import TlsSettings
 from fetcher.transports.watchdog import Floor, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fetcher.interfaces import Standing
     from fetcher.model import Header, Job, Response
@@ -55,6 +55,12 @@ def _cache(value: object) -> object:
 
 class HttpConfig(Settings):
     """How http and https URLs are fetched."""
+
+    PER_BATCH: ClassVar[frozenset[str]] = frozenset(
+        {"user_agent", "auth", "cookies", "robots", "robots_timeout", "cache"}
+    )
+    """What each of several batches may have of its own, though they share a session. Nothing of it is about
+    connections."""
 
     user_agent: str = Field(default="fetcher/0.1", pattern=r"^[^\r\n\x00]*$")
     """Sent with every request that does not set its own."""
@@ -82,7 +88,7 @@ class HttpConfig(Settings):
     cookies: bool = False
     """``true`` keeps the cookies that are set in this batch, and sends them back. They are gone with it."""
 
-    robots: Literal["ignore", "obey"] = "ignore"
+    robots: Annotated[Literal["ignore", "obey"], switch("obey", "ignore")] = "ignore"
     """``obey`` asks the robots.txt of an origin before each request, redirects included, under the name that
     ``user_agent`` begins with, and keeps to its Crawl-delay. What it does not allow ends as ``skipped``, and so does
     everything of an origin that has one which can not be had (RFC 9309)."""
@@ -151,8 +157,13 @@ class HttpTransport:
         self._robots: RobotsExchange | None = None
         self._opened = AsyncExitStack()
 
+    def check(self) -> None:
+        """Raise ConfigError if a file of ``http.tls`` can not be used, or what the environment says of proxies."""
+        if self._is_own:
+            self._session.check()
+
     async def open(self) -> None:
-        """Get ready. Raises ConfigError if a file of ``http.tls`` can not be used, StateError for one of the storage."""
+        """Get ready. Raises ConfigError if a file of ``http.tls`` can not be used, StateError if the cache can not."""
         store, cache = await self._open_storage()
         if self._is_own:
             self._opened.push_async_callback(self._session.close)
@@ -233,6 +244,10 @@ class HttpTransport:
     def standing(self, job: Job) -> Standing | None:
         """Tell what the fetch of a job is at, for display."""
         return self._watchdog.standing(job)
+
+    def at_work(self) -> Iterator[tuple[Job, str, float]]:
+        """Yield each job under way with its phase, and for how many seconds that has lasted."""
+        return self._watchdog.at_work()
 
     def _first_hop(self, job: Job) -> Hop:
         own = job.headers

@@ -13,6 +13,7 @@ from fetcher import registry
 from fetcher.config import Config, FailureLimit, fingerprint, json_schema, load, parse_failures
 from fetcher.config.document import parse
 from fetcher.config.problems import ConfigProblems, dotted, schemas_at, shown, translate
+from fetcher.engine.breaker import BreakerSettings
 from fetcher.errors import ConfigError
 from fetcher.settings import Settings
 
@@ -126,7 +127,7 @@ def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_lines(problems
         "sources: [{type: flie}]\n"
     )
     assert problems(text, "body.store=all", FETCHER_RETRY__ATTEMPTS="no") == [
-        "x.yaml:2: limits.concurrency: should be a whole number, not 'many'",
+        "x.yaml:2: limits.concurrency: should be a whole number or auto, not 'many'",
         "x.yaml:3: requst: unknown key; did you mean 'request'?",
         "x.yaml:4: name: the variable NAME is not set; set it, or write ${NAME:default}",
         "x.yaml:5: name: is here a second time; it first stands in line 4",
@@ -150,7 +151,7 @@ def test_control_characters_in_the_user_agent(problems):
 
 def test_what_a_variable_gives_is_not_shown(problems):
     assert problems(SHORT + "limits: {concurrency: '${SECRET}'}\n", SECRET="hunter2") == [
-        "x.yaml:3: limits.concurrency: should be a whole number, not what ${SECRET} gives"
+        "x.yaml:3: limits.concurrency: should be a whole number or auto, not what ${SECRET} gives"
     ]
 
 
@@ -227,6 +228,20 @@ def test_parts_may_be_given_as_objects():
 def test_switches_may_be_written_as_people_do(loaded):
     assert loaded(SHORT + "dedupe: on\n").dedupe is True
     assert loaded(SHORT + "dedupe: no\n").dedupe is False
+
+
+def test_words_that_are_switches_may_be_written_as_such(loaded):
+    for written, breaker, robots, ranges in ((False, "off", "ignore", "none"), (True, None, "obey", "resume")):
+        switch = str(written).lower()
+        text = f"limits: {{breaker: {switch}}}\nhttp: {{robots: {switch}}}\nbody: {{store: file, range: {switch}}}\n"
+        config = loaded(SHORT + text)
+        assert config.limits.breaker == (breaker or BreakerSettings())
+        assert (config.http.robots, config.body.range) == (robots, ranges)
+
+
+def test_a_rate_of_bytes_may_say_that_it_is_one(loaded):
+    for written in ("1KiB/s", "1KiB", "1024", "1024/s", "'1024 /s'"):
+        assert loaded(SHORT + f"request: {{min_rate: {written}}}\n").request.min_rate == 1024
 
 
 def test_numbers_where_text_is_wanted_are_taken_as_they_are_written(loaded):
@@ -362,7 +377,7 @@ def test_bad_flags(problems, flag, message):
         (
             "FETCHER_LIMITS__CONCURRENCY",
             "many",
-            "FETCHER_LIMITS__CONCURRENCY: should be a whole number, not 'many'",
+            "FETCHER_LIMITS__CONCURRENCY: should be a whole number or auto, not 'many'",
         ),
         ("FETCHER_SINKS", "out.jsonl", "FETCHER_SINKS: should be a list, not 'out.jsonl'"),
         ("FETCHER_DEDUP", "on", "FETCHER_DEDUP: dedup: unknown key; did you mean 'dedupe'?"),

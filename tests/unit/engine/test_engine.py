@@ -14,6 +14,7 @@ from fetcher.engine import scheduler as scheduler_module
 from fetcher.engine.engine import Engine, Parts
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
+from fetcher.engine.slots import Slots
 from fetcher.errors import ErrorKind, FetchError, SinkError, SourceError, StateError
 from fetcher.interfaces import Chunk
 from fetcher.model import Job, Outcome, Redirect, Rejection
@@ -174,8 +175,8 @@ async def test_no_more_than_the_limit_is_in_flight_for_a_host():
 
 
 async def test_engines_may_share_their_slots():
-    gate, slots = asyncio.Event(), asyncio.Semaphore(5)
-    benches = [Bench(ListSource(jobs(50)), gate=gate, slots=slots) for _ in range(2)]
+    gate, slots = asyncio.Event(), Slots(5)
+    benches = [Bench(ListSource(jobs(50)), gate=gate, slots=slots.share()) for _ in range(2)]
     runs = [asyncio.ensure_future(bench.run()) for bench in benches]
     together = 0
 
@@ -193,6 +194,7 @@ async def test_engines_may_share_their_slots():
     await asyncio.gather(*runs)
     assert together == 5
     assert [len(bench.sink.results) for bench in benches] == [50, 50]
+    assert (slots.in_flight, slots.waiting, list(slots.shares())) == (0, 0, [])
 
 
 # Failures of jobs
@@ -262,7 +264,7 @@ async def test_a_host_with_a_delay_is_asked_in_time_though_its_answers_are_slow(
 
 
 async def test_a_delay_longer_than_the_window_looks_ahead_does_not_stall(monkeypatch):
-    monkeypatch.setattr(scheduler_module, "_HORIZON", 0.002)
+    monkeypatch.setattr(scheduler_module, "HORIZON", 0.002)
     bench = Bench(ListSource(jobs(12, hosts=2)), limits=LimitSettings(per_host={"delay": 0.01}))
     async with asyncio.timeout(10):
         await bench.run()
@@ -270,7 +272,7 @@ async def test_a_delay_longer_than_the_window_looks_ahead_does_not_stall(monkeyp
 
 
 async def test_a_host_with_stricter_limits_than_the_rest_gives_back_what_it_can_not_start(monkeypatch):
-    monkeypatch.setattr(scheduler_module, "_HORIZON", 0.002)
+    monkeypatch.setattr(scheduler_module, "HORIZON", 0.002)
     limits = LimitSettings(hosts={"*.test": {"delay": 0.005}})
     bench = Bench(ListSource(jobs(12, hosts=2)), limits=limits)
     async with asyncio.timeout(10):
@@ -279,7 +281,7 @@ async def test_a_host_with_stricter_limits_than_the_rest_gives_back_what_it_can_
 
 
 async def test_a_host_that_asks_for_rest_gets_it_and_all_its_jobs_end(monkeypatch):
-    monkeypatch.setattr(scheduler_module, "_HORIZON", 0.0)
+    monkeypatch.setattr(scheduler_module, "HORIZON", 0.0)
     answered = []
 
     def respond(job):
@@ -306,14 +308,14 @@ async def test_a_job_that_waits_for_its_time_while_all_workers_are_busy_keeps_no
     limits = LimitSettings(concurrency=1, per_host={"delay": 0.005})
     bench = Bench(ListSource(jobs(4, hosts=1)), gate=gate, limits=limits)
     fired = 0
-    on_timer = bench.engine._on_timer
+    on_timer = bench.engine._crew._on_timer
 
     def count():
         nonlocal fired
         fired += 1
         on_timer()
 
-    monkeypatch.setattr(bench.engine, "_on_timer", count)
+    monkeypatch.setattr(bench.engine._crew, "_on_timer", count)
     run = asyncio.ensure_future(bench.run())
     await until(lambda: fired and bench.transport.in_flight)
     for _ in range(1000):
@@ -401,7 +403,7 @@ async def test_a_host_that_jobs_are_redirected_to_is_asked_for_less_when_it_refu
     run = asyncio.ensure_future(bench.run())
     scheduler = bench.engine.scheduler
     for name in ("cdn.test", "h0.test"):
-        await until(lambda name=name: scheduler._host(name).limits.concurrency < 8)
+        await until(lambda name=name: scheduler._shared.host(name).limits.concurrency < 8)
     bench.engine.drain()
     await run
 
@@ -409,7 +411,7 @@ async def test_a_host_that_jobs_are_redirected_to_is_asked_for_less_when_it_refu
 async def test_a_redirect_to_a_host_that_answers_makes_no_host_of_it():
     bench = Bench(ListSource(jobs(20, hosts=1)), respond=lambda job: redirected(job, 404))
     await bench.run()
-    assert "cdn.test" not in bench.engine.scheduler._remembered
+    assert "cdn.test" not in bench.engine.scheduler._shared._remembered
     assert bench.ids == expected(20)
 
 
@@ -462,9 +464,9 @@ async def test_workers_that_are_too_many_leave_and_come_back_when_more_are_allow
     engine._pulse.allowed = 3
     release(gate)
     await until(lambda: bench.transport.in_flight == 3)
-    assert len(engine._workers) == 3
+    assert len(engine._crew._workers) == 3
     engine._pulse.allowed = 50
-    engine._wake_worker()
+    engine._crew.wake()
     await until(lambda: bench.transport.in_flight == 50)
     gate.set()
     await run
@@ -567,15 +569,15 @@ async def test_a_drain_while_a_lease_is_under_way_gives_those_jobs_back(tmp_path
 
 
 async def test_a_drain_starts_nothing_that_waited_for_a_slot():
-    gate, slots = asyncio.Event(), asyncio.Semaphore(1)
-    await slots.acquire()  # held by another engine
-    bench = Bench(ListSource(jobs(9)), gate=gate, slots=slots)
+    gate, slots = asyncio.Event(), Slots(1)
+    other = slots.share()
+    await other.acquire()
+    bench = Bench(ListSource(jobs(9)), gate=gate, slots=slots.share())
     run = asyncio.ensure_future(bench.run())
-    await until(lambda: bench.engine._workers)
-    await asyncio.sleep(0.01)
+    await until(lambda: slots.waiting)
     bench.engine.drain()
     await asyncio.sleep(0.01)
-    slots.release()
+    other.release()
     async with asyncio.timeout(5):
         await run
     assert bench.transport.jobs == []
@@ -646,7 +648,7 @@ async def test_a_timer_that_was_set_does_nothing_after_a_failed_run():
     sink.fail_with = "no room"
     bench = Bench(ListSource(jobs(9, hosts=1)), sink=sink, limits=LimitSettings(per_host={"delay": 0.15}))
     await failing(bench, SinkError, "no room")
-    assert bench.engine._timer is None or bench.engine._timer.cancelled()
+    assert bench.engine._crew._timer is None or bench.engine._crew._timer.cancelled()
 
 
 async def test_a_cancelled_run_leaves_nothing_running():

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.engine.simulated_batch import Simulation, job
 
-from fetcher.engine import scheduler as module
+from fetcher.engine import hosts as hosts_module
 from fetcher.engine.care import Failure
+from fetcher.engine.hosts import Hosts
 from fetcher.engine.limiter import HostLimits, LimitSettings
 from fetcher.engine.scheduler import Scheduler
 from fetcher.engine.signs import Sign
+from fetcher.engine.window import HORIZON
 from fetcher.interfaces import Lease, Leased
 from fetcher.testing import FakeClock
 
@@ -138,7 +140,7 @@ def test_a_host_at_rest_for_long_gives_its_jobs_back():
     assert hosts(all_at(scheduler, 0.0)) == ["b"]
     demand = scheduler.demand(0.0)
     assert demand.room["a"] == 0
-    assert demand.again == pytest.approx(60.0 - module._HORIZON)
+    assert demand.again == pytest.approx(60.0 - HORIZON)
     scheduler.done(running, 0.0, 1.0)
     assert scheduler.demand(59.9).room["a"] > 0
 
@@ -181,7 +183,7 @@ def test_what_waits_in_the_window_is_part_of_the_backlog():
     scheduler.add(leased(*(("a", n) for n in range(20))), 0.0)
     scheduler.add(leased(("a", 20), ("b", 1), backlog={"a": 1, "b": 5}), 0.0)
     assert hosts([scheduler.next(0.0)]) == ["a"]
-    assert next(host.backlog for host in scheduler.hosts() if host.name == "a") == 20
+    assert next(line.backlog for line in scheduler.lines() if line.host.name == "a") == 20
 
 
 def test_order_within_a_host_and_a_priority_is_that_of_the_leases():
@@ -235,8 +237,8 @@ def test_hosts_forgotten_are_really_gone():
         scheduler.add(leased((f"h{number}", 1)), float(number))
         scheduler.done(scheduler.next(float(number)), number, number + 0.5)
     assert list(scheduler.hosts()) == []
-    assert not scheduler._ready
-    assert not scheduler._timed
+    assert list(scheduler._shared) == []
+    assert len(scheduler._listing) == 0
 
 
 def test_a_host_is_remembered_while_it_has_a_pause_to_keep():
@@ -266,21 +268,27 @@ def test_a_host_without_room_now_is_leased_again_before_it_may_be_asked():
     scheduler.done(scheduler.next(0.0), 0.0, 0.1)
     demand = scheduler.demand(0.1)
     assert (demand.room, scheduler.wake_at()) == ({"a": 0}, None)
-    assert demand.again == pytest.approx(10.0 - module._HORIZON - 0.1)
+    assert demand.again == pytest.approx(10.0 - HORIZON - 0.1)
     assert scheduler.demand(0.1 + demand.again).room == {"a": 1}
 
 
-def test_everything_waiting_can_be_dropped():
-    scheduler = make(concurrency=1)
-    scheduler.add(leased(("a", 1), ("a", 2), ("b", 3, 1)), 0.0)
-    scheduler.rest("b", 0.1, 0.0)
-    running = scheduler.next(0.0)
-    assert sorted(names(scheduler.drop_waiting())) == ["2", "3"]
-    assert scheduler.waiting == 0
-    assert all_at(scheduler, 1.0) == []
-    scheduler.done(running, 0.0, 1.0)
-    scheduler.add(leased(("a", 4)), 1.0)
-    assert names(all_at(scheduler, 1.0)) == ["4"]
+def test_a_closed_scheduler_has_nothing_left_but_the_pauses_of_its_hosts():
+    shared = Hosts(LimitSettings(hosts={"b": HostLimits(delay=5.0)}))
+    scheduler = Scheduler(LimitSettings(), shared)
+    scheduler.add(leased(("a", 1), ("a", 2), ("b", 3), ("b", 4)), 0.0)
+    for lease in all_at(scheduler, 0.0):
+        scheduler.done(lease, 0.0, 1.0)
+    scheduler.add(leased(("a", 5)), 1.0)
+    scheduler.close(1.0)
+    scheduler.close(1.0)
+    assert (scheduler.waiting, all_at(scheduler, 9.0), list(scheduler.hosts())) == (0, [], [])
+    assert [host.name for host in shared] == ["b"]
+    other = Scheduler(LimitSettings(), shared)
+    other.add(leased(("b", 6)), 2.0)
+    assert all_at(other, 4.9) == []
+    assert names(all_at(other, 5.0)) == ["6"]
+    Scheduler(LimitSettings(), shared).close(99.0)
+    assert [host.name for host in shared] == ["b"]  # it has a job in flight
 
 
 def test_entries_that_are_out_of_date_do_not_pile_up():
@@ -291,11 +299,11 @@ def test_entries_that_are_out_of_date_do_not_pile_up():
         scheduler.add(leased(("idle", number, -1), ("busy", number)), 0.0)
         scheduler.done(scheduler.next(0.0), 0.0, 0.0)
         scheduler.demand(0.0)
-        for host in scheduler.hosts():
-            while len(host.waiting) > 2:
-                host.waiting.pop()
+        for line in scheduler.lines():
+            while len(line.waiting) > 2:
+                line.waiting.pop()
                 scheduler.waiting -= 1
-    assert len(scheduler._ready) < 3000
+    assert len(scheduler._listing) < 3000
 
 
 # What is learnt about hosts
@@ -379,12 +387,12 @@ def test_what_was_learnt_is_remembered_while_a_host_has_no_jobs():
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(module, "_MOST_REMEMBERED", 10)
+    monkeypatch.setattr(hosts_module, "_MOST_REMEMBERED", 10)
     scheduler = make()
     for number in range(50):
         scheduler.add(leased((f"h{number}", 1)), 0.0)
         refuse(scheduler, [scheduler.next(0.0)], 0.0, 1.0)
-    assert list(scheduler._remembered) == [f"h{number}" for number in range(40, 50)]
+    assert list(scheduler._shared._remembered) == [f"h{number}" for number in range(40, 50)]
 
 
 def test_nothing_is_remembered_of_a_host_without_trouble():
@@ -393,7 +401,7 @@ def test_nothing_is_remembered_of_a_host_without_trouble():
     lease = scheduler.next(0.0)
     scheduler.well(lease, 0.0, 1.0, 1.0)
     scheduler.done(lease, 0.0, 1.0)
-    assert not scheduler._remembered
+    assert not scheduler._shared._remembered
 
 
 def test_a_crawl_delay_holds_from_then_on_and_over_a_break():

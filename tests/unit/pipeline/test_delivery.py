@@ -248,3 +248,26 @@ async def test_a_crash_between_the_first_write_and_its_acknowledgement_can_be_re
     await resumed.open(await queue.open())
     assert path.read_text() == ""  # noqa: ASYNC240  a test may block
     await resumed.close()
+
+
+async def test_a_task_that_vanishes_as_cancelled_is_a_failure_and_no_wait_for_ever(queue, monkeypatch):
+    delivery = Delivery(queue, {"sink:0": MemorySink()}, lambda leases, accepted: None)
+    await delivery.open({})
+
+    async def vanishes():
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(delivery, "_next_batch", vanishes)
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match="'delivery intake' was cancelled"):
+            await delivery.run()
+
+
+async def test_who_cancels_the_delivery_gets_no_other_failure(queue):
+    delivery = Delivery(queue, {"sink:0": MemorySink()}, lambda leases, accepted: None)
+    await delivery.open({})
+    running = asyncio.ensure_future(delivery.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from fetcher.errors import SinkError
+from fetcher.errors import SinkError, StateError
 from fetcher.model import Job, Outcome, Result
 from fetcher.pipeline import outlet as module
 from fetcher.pipeline.delivery import TALLY_MARK, Delivery
@@ -337,6 +337,32 @@ async def test_one_that_is_away_at_the_start_is_opened_when_it_is_there():
     assert [marks["sink"] for _, marks in bench.marks if "sink" in marks] == ["0", "2"]
 
 
+@pytest.mark.parametrize("edited", [False, True])
+async def test_one_that_was_away_discards_what_an_earlier_run_has_left_and_nobody_has_changed(edited):
+    told = []
+
+    class Left(Late):
+        async def check(self, mark, *, resume):
+            told.append((mark, resume))
+            if edited:
+                raise StateError("was changed")
+
+        async def discard(self, mark):
+            told.append(mark)
+
+    sink = Left()
+    sink.down = True
+    bench = await Bench(sink=optional(sink, MemorySink(), patience=60)).open({"stale:sink": "7"})
+    sink.down = False
+    await bench.add(2)
+    await bench.until_done(2)
+    await bench.end()
+    assert ids(sink) == [0, 1]
+    # Once at the start, before it was known to be away, and once when it was there.
+    assert told == [("7", False), *([] if edited else ["7"])] * 2
+    assert (bench.committed["stale:sink"], bench.committed["sink"]) == ("", "2")
+
+
 # What a sink gets
 
 
@@ -356,6 +382,19 @@ async def test_each_sink_has_its_own_records_and_fields():
     assert {result.body for result in urls.results} == {None}
     assert {result.body for result in everything.results} == {b"x"}
     assert bench.committed["failed"] == "1"
+
+
+@pytest.mark.parametrize("plan", [Plan(where=lambda result: 1 / 0), Plan(reshape=lambda result: 1 / 0)])
+async def test_a_plan_that_fails_on_a_record_costs_neither_the_record_nor_the_run(plan):
+    sink = MemorySink()
+    outlet = Outlet("sink", sink, plan)
+    bench = await Bench(sink=outlet).open()
+    await bench.add(2, body=b"x")
+    await bench.until_done(2)
+    await bench.end()
+    assert ids(sink) == [0, 1]
+    assert {result.body for result in sink.results} == {b"x"}
+    assert outlet.errors == 2
 
 
 # Batches of its own

@@ -72,6 +72,66 @@ async def test_a_failure_is_that_of_one_job_and_its_record_goes_on_as_it_was():
     assert counted["0"].outcome is Outcome.OK
 
 
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
+async def test_whatever_a_function_raises_on_the_thread_of_stages_is_about_one_job(error):
+    def leaves(result):
+        if result.job_id == "1":
+            raise error
+        return result
+
+    staged = await Stages({"leaves": Applied(leaves)}).run(results(3))
+    assert [record.error_kind for record in staged.records] == [None, ErrorKind.STAGE_FAILED, None]
+    assert staged.records[1].error_message.startswith(f"stage leaves: {type(error).__name__}")
+
+
+async def cancels_itself():
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
+async def awaits_what_was_cancelled():
+    task = asyncio.ensure_future(asyncio.sleep(3600))
+    task.cancel()
+    await task
+
+
+async def raises_it():
+    raise asyncio.CancelledError
+
+
+async def leaves():
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize("function", [cancels_itself, awaits_what_was_cancelled, raises_it, leaves])
+async def test_an_async_function_that_ends_as_cancelled_fails_its_job_and_not_the_run(function):
+    async def apply(result):
+        if result.job_id == "1":
+            await function()
+        return result
+
+    staged = await Stages({"s": Applied(apply, concurrency=2)}).run(results(4))
+    assert [record.error_kind for record in staged.records] == [None, ErrorKind.STAGE_FAILED, None, None]
+
+
+async def test_who_cancels_the_stages_has_them_cancelled():
+    started, ended = asyncio.Event(), []
+
+    async def apply(result):
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(result.job_id)
+
+    running = asyncio.ensure_future(Stages({"s": Applied(apply, concurrency=1)}).run(results(2)))
+    await started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ended == ["0"]
+
+
 async def test_awaitables_are_awaited_so_many_at_a_time():
     running = most = 0
 

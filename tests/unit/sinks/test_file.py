@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import json
 import resource
 import subprocess
@@ -14,9 +15,17 @@ from pathlib import Path
 import pytest
 
 from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
-from fetcher.formats.jsonl import JsonlFormat
+from fetcher.formats.csv import CsvConfig
+from fetcher.formats.jsonl import JsonlConfig, JsonlFormat
+from fetcher.formats.warc import WarcConfig
+from fetcher.interfaces import Ending
 from fetcher.model import Outcome, Result
 from fetcher.sinks.file import FileSink, FileSinkConfig
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 class Headed:
@@ -36,6 +45,13 @@ def results(*names):
 def mark_of(path, offset, start=0, before=b""):
     """Return the mark of a file in which ``before`` comes before the offset."""
     return json.dumps({"path": str(path), "offset": offset, "start": start, "crc": zlib.crc32(before[-4096:])})
+
+
+def ending(stopped=None):
+    """Return how a batch has ended that had no jobs."""
+    return Ending(
+        batch="b", jobs=0, outcomes={}, statuses={}, kinds={}, seconds=1.0, limit="0%", exceeded=False, stopped=stopped
+    )
 
 
 async def start_over(sink, mark):
@@ -92,6 +108,62 @@ async def test_it_goes_on_after_its_mark_and_drops_what_came_later(opened, path)
     assert path.read_bytes() == b"head\n1\n"
     await second.write(results(2))
     assert path.read_bytes() == b"head\n1\n2\n"
+
+
+def unzstd(data):
+    assert data
+    return zstd.decompress(data)
+
+
+@pytest.mark.parametrize(
+    ("form", "read", "begins"),
+    [
+        (CsvConfig(columns=["url", "status"]), bytes, b"url,status\r\n"),
+        (CsvConfig(columns=["url"], compression="gzip"), gzip.decompress, b"url\r\n"),
+        (JsonlConfig(), bytes, b""),
+        (JsonlConfig(compression="gzip"), gzip.decompress, b""),
+        (JsonlConfig(compression="zstd"), unzstd, b""),
+        (WarcConfig(compression="gzip"), gzip.decompress, b"WARC/1.1\r\nWARC-Type: warcinfo"),
+    ],
+)
+async def test_a_batch_without_records_leaves_a_whole_file(opened, path, form, read, begins):
+    sink = await opened(path, form=form.build())
+    begun = sink.mark()
+    await sink.conclude(ending())
+    await sink.conclude(ending())
+    data = path.read_bytes()
+    assert read(data).startswith(begins)
+    assert bool(data) == (form.type != "jsonl" or form.compression != "none")
+    mark = sink.mark()
+    await sink.close()
+    assert json.loads(mark)["offset"] == len(data)
+    # Killed before the mark was kept, or finished and run again: the records come where the head was.
+    for earlier in (begun, mark):
+        again = opened.unopened(path, form.build())
+        await again.check(earlier, resume=earlier == begun)
+        if earlier == begun:
+            await again.open(begun)
+        else:
+            await again.discard(mark)
+            await again.open(None)
+        await again.write(results(1))
+        await again.close()
+        assert read(path.read_bytes()).startswith(begins)
+        assert len(path.read_bytes()) > len(data)
+        path.write_bytes(data)
+
+
+async def test_a_head_alone_is_not_written_where_a_batch_has_not_ended_or_others_wrote_before(opened, path):
+    sink = await opened(path)
+    assert await sink.conclude(ending("a fault")) is None
+    assert path.read_bytes() == b""
+    await sink.close()
+    path.write_bytes(b"theirs\n")
+    beside = await opened(path, if_exists="append")
+    assert await beside.conclude(ending()) is None
+    assert path.read_bytes() == b"theirs\n"
+    unopened = opened.unopened(path.with_name("y"))
+    assert await unopened.conclude(ending()) is None
 
 
 async def test_a_mark_before_the_first_record_is_a_new_beginning(opened, path):

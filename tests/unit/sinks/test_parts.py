@@ -14,7 +14,7 @@ import pytest
 
 from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
 from fetcher.formats.parquet import ParquetConfig
-from fetcher.interfaces import Concluding
+from fetcher.interfaces import Concluding, Ending
 from fetcher.model import Outcome, Result
 from fetcher.sinks.file import FileSinkConfig
 from fetcher.sinks.parts import PartsSink
@@ -26,6 +26,13 @@ def results(*numbers):
     return [
         Result(batch="b", job_id=str(n), url=f"http://h{n % 3}.test/", outcome=Outcome.OK, attempts=1) for n in numbers
     ]
+
+
+def ending(stopped=None):
+    """Return how a batch has ended that had no jobs."""
+    return Ending(
+        batch="b", jobs=0, outcomes={}, statuses={}, kinds={}, seconds=1.0, limit="0%", exceeded=False, stopped=stopped
+    )
 
 
 @pytest.fixture
@@ -87,6 +94,35 @@ async def test_a_check_leaves_nothing_behind(made, path):
     assert not path.parent.exists()
 
 
+@pytest.mark.parametrize("partition_by", ["none", "host"])
+async def test_a_batch_without_records_ends_with_a_part_that_has_the_columns(made, path, partition_by):
+    sink = made(partition_by=partition_by)
+    mark = await sink.open(None)
+    await sink.conclude(ending("a fault"))
+    assert names(path) == []
+    await sink.conclude(ending())
+    await sink.conclude(ending())
+    [name] = names(path)
+    assert name.startswith("part-00000-")
+    table = pq.read_table(path / name)
+    assert (table.num_rows, "status" in table.column_names) == (0, True)
+    await sink.close()
+    assert names(path) == [name]
+    # The run goes on after all, as after a crash before it was known to be finished; then a later one starts over.
+    again = made(partition_by=partition_by)
+    await again.check(mark, resume=True)
+    await again.open(mark)
+    assert names(path) == []
+    last = await again.write(results(1))
+    await again.conclude(ending())
+    await again.close()
+    assert shown(path) == [1]
+    other = made()
+    await other.check(last, resume=False)
+    await other.discard(last)
+    assert names(path) == []
+
+
 async def test_a_batch_ends_with_all_its_records_shown(made, path, monkeypatch):
     """Whoever ends it can not say that it is finished while its last records are drafts."""
     sink = made()
@@ -99,11 +135,11 @@ async def test_a_batch_ends_with_all_its_records_shown(made, path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(SinkError, match="free some space") as failure:
-        await sink.conclude(None)
+        await sink.conclude(ending())
     assert failure.value.retryable
     assert shown(path) == []
     monkeypatch.undo()
-    assert await sink.conclude(None) is await sink.conclude(None) is None
+    assert await sink.conclude(ending()) is await sink.conclude(ending()) is None
     assert shown(path) == [1, 2]
     before = names(path)
     await sink.close()

@@ -190,10 +190,12 @@ async def test_async_functions(functions):
         ("my_functions:nothing", "stage python: my_functions:nothing can not be imported: AttributeError"),
         ("my_functions:number", "stage python: my_functions:number is no function"),
         ("broken:x", "stage python: broken:x can not be imported: ZeroDivisionError"),
+        ("leaving:x", "stage python: leaving:x can not be imported: it ends the process when it is imported"),
     ],
 )
 def test_a_function_that_is_not_there_is_a_fault_of_the_config(functions, tmp_path, function, message):
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
     with pytest.raises(ConfigError) as refused:
         stage("python", function=function)
     assert str(refused.value).startswith(message)

@@ -1,0 +1,94 @@
+"""Where the slots of an engine are at this moment: what `fetcher.engine.bounds` judges. Reads, and changes nothing."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from fetcher.engine.advice import Bound
+from fetcher.engine.bounds import AtWork, HeldBack, Sample
+from fetcher.engine.limiter import CATCH_UP
+from fetcher.interfaces import Surveyed
+
+if TYPE_CHECKING:
+    from fetcher.engine.engine import Engine
+    from fetcher.engine.hosts import Line
+
+# Of the hosts in a window of many thousands, so many are enough to tell why jobs wait.
+_MOST_LINES = 1000
+_UNKNOWN = ""
+
+
+def sample(engine: Engine, now: float, strain: float = 0.0) -> Sample:
+    """Look at an engine. ``strain``: see `Sample`. Looks at every job in flight, and at many hosts in the window."""
+    at_work = _at_work(engine, now)
+    startable, held_back = _waiting(engine, now) if len(at_work) <= engine.allowed else (0, [])
+    due_at = engine.next_due_at
+    return Sample(
+        batch=engine.batch,
+        allowed=engine.allowed,
+        at_work=at_work,
+        startable=startable,
+        held_back=held_back,
+        waits_for_service=engine.waits_for_slots,
+        full=_full(engine),
+        queued=max(0, engine.queued - engine.scheduler.waiting),
+        delayed=due_at is not None and due_at > now,
+        reading=not engine.fed,
+        strain=strain,
+    )
+
+
+def _at_work(engine: Engine, now: float) -> list[AtWork]:
+    found = []
+    for transport in dict.fromkeys(engine.transports.values()):
+        if not isinstance(transport, Surveyed):
+            return [AtWork(_UNKNOWN, now - one.started, one.lease.job.host) for one in engine.running.values()]
+        found += [AtWork(phase, seconds, job.host) for job, phase, seconds in transport.at_work()]
+    return found
+
+
+def _waiting(engine: Engine, now: float) -> tuple[int, list[HeldBack]]:
+    """Return how many jobs of the window could start, and of those that have to wait for their hosts, why."""
+    startable, held_back = 0, []
+    for line in islice(engine.scheduler.lines(), _MOST_LINES):
+        waiting = len(line.waiting)
+        why, free = _room(line, now)
+        startable += min(waiting, free)
+        jobs = max(waiting, line.backlog) - free
+        # A host that has room and no job here holds nothing back: its jobs are still to be leased.
+        if jobs > 0 and waiting >= free:
+            held_back.append(HeldBack(why, line.host.name, jobs))
+    return startable, held_back
+
+
+def _room(line: Line, now: float) -> tuple[Bound, int]:
+    """Return how many jobs a host allows to start at this moment, and why not more."""
+    host = line.host
+    limits, configured = host.limits, host.configured
+    if host.care.paused:
+        return Bound.BREAKER, 0
+    if host.free_at > now + limits.interval + CATCH_UP:
+        return Bound.REST, 0
+    free = max(0, limits.concurrency - host.in_flight)
+    if limits.interval and (free or host.free_at > now):
+        return _pace(line), int(free > 0 and host.free_at <= now)
+    return (Bound.LEARNT if limits.concurrency < configured.concurrency else Bound.HOST_LIMITS), free
+
+
+def _pace(line: Line) -> Bound:
+    """Return who says how often a host is asked."""
+    host = line.host
+    if host.limits.interval <= host.configured.interval:
+        return Bound.RATE
+    return Bound.CRAWL_DELAY if host.care.crawl_delay >= host.limits.interval else Bound.LEARNT
+
+
+def _full(engine: Engine) -> list[str] | None:
+    """Return the sinks, and the stage, that hold the engine up, None if none does."""
+    delivery = engine.delivery
+    if delivery.full:
+        return sorted(delivery.writing)
+    # Everything was fetched, and is only waited for.
+    at_end = engine.fed and not engine.running and not engine.queued and engine.left > 0
+    return (sorted(delivery.writing) or None) if at_end else None

@@ -1,0 +1,133 @@
+"""The API and the page, served by aiohttp.
+
+connections     how many, for how long
+tell_problems   what is raised becomes an answer
+keep_time       a crowd gets none
+access          by which name, from which page, with which token
+operations      what can be asked for
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiohttp import web
+
+from fetcher.errors import ConfigError
+from fetcher.service import openapi, pages
+from fetcher.service.access import Names
+from fetcher.service.connections import Runner, keep_time
+from fetcher.service.operations import register
+from fetcher.service.problems import tell_problems
+from fetcher.service.reception import Reception
+from fetcher.service.reference.page import render
+from fetcher.service.routes import operations
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fetcher.service.desk import Desk
+    from fetcher.service.settings import ServiceSettings
+
+BACKLOG = 1024
+_FRAMES = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_NO_CONTENT = f"default-src 'none'; {_FRAMES}"
+_OWN_CONTENT = (
+    f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; {_FRAMES}"
+)
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def create_app(desk: Desk) -> web.Application:
+    """Return the application that answers for the service."""
+    settings = desk.config.service
+    reception = Reception(Path(settings.state_dir) / "incoming")
+    app = web.Application(
+        middlewares=[tell_problems, keep_time, _checking(Names(settings))], client_max_size=settings.max_config
+    )
+    known = operations(desk, reception)
+    register(app, known, settings.tokens)
+    _add_pages(app, openapi.document(known, secured=bool(settings.tokens)))
+    app.on_response_prepare.append(_add_headers)
+    app.on_startup.append(_opening(reception))
+    return app
+
+
+def _opening(reception: Reception) -> Callable[[web.Application], Awaitable[None]]:
+    async def open_reception(_: web.Application) -> None:
+        reception.open()
+
+    return open_reception
+
+
+def _checking(names: Names) -> Callable[..., Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def check(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        names.check(request)
+        return await handler(request)
+
+    return check
+
+
+def _add_pages(app: web.Application, document: dict[str, object]) -> None:
+    """Serve what takes no token: the page, the document of the API, and the page that is made of it."""
+    dashboard, styles = pages.load(pages.DASHBOARD), pages.load(pages.REFERENCE)
+    fixed = {
+        "/openapi.json": pages.page(json.dumps(document, indent=1).encode(), ".json"),
+        "/docs": pages.page(render(document).encode(), ".html"),
+    }
+    fixed |= {f"/docs/{name}": style for name, style in styles.items()}
+    fixed |= {f"/static/{name}": file for name, file in dashboard.items()}
+    if "index.html" in dashboard:
+        fixed["/"] = dashboard["index.html"]
+
+    async def answer(request: web.Request) -> web.Response:
+        return fixed[request.path].answer(request)
+
+    for path in fixed:
+        app.router.add_get(path, answer)
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """Say to browsers what an answer may do: nothing, but for our own pages."""
+    response.headers.update(_HEADERS)
+    response.headers["Server"] = "fetcher"
+    is_page = response.content_type == "text/html"
+    response.headers["Content-Security-Policy"] = _OWN_CONTENT if is_page else _NO_CONTENT
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+class Listening(NamedTuple):
+    """A service that listens."""
+
+    runner: web.AppRunner
+    url: str
+    """The root of its URLs, without a slash at the end."""
+
+    async def stop(self) -> None:
+        """Listen no more, and let requests end that are being answered."""
+        await self.runner.cleanup()
+
+
+async def listen(app: web.Application, settings: ServiceSettings, *, shutdown_timeout: float = 5.0) -> Listening:
+    """Listen where the settings say. Raises ConfigError if that can not be."""
+    runner = Runner(app, settings.max_connections, shutdown_timeout)
+    await runner.setup()
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigError(f"service: can not listen on {where}: {error.strerror or error}") from error
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return Listening(runner, f"http://{host}:{site.port}")

@@ -1,0 +1,190 @@
+// Lines over the last five minutes, with axes: drawn as SVG in the pixels of the screen, so that text stays text.
+import {el, mark, put, show, svg} from "./dom.js";
+import {time} from "./text.js";
+
+const SECONDS = 300;
+const HEIGHT = 132;
+const EDGE = {top: 8, right: 10, bottom: 20, left: 54};
+const GRID = 3;
+const MINUTES = [5, 4, 3, 2, 1, 0];
+const FEWER = [4, 2, 0];
+const NARROW = 400;
+// So many seconds without a moment are a gap, not a line.
+const GAP = 5;
+const STEPS = [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10];
+
+/** Return the least round number that is not less; of bytes, round in powers of 1024. */
+export function ceiling(value, base = 10) {
+  if (!(value > 0)) {
+    return 1;
+  }
+  const unit = base === 1024 ? 1024 ** Math.max(0, Math.floor(Math.log2(value) / 10)) : 1;
+  const power = 10 ** Math.floor(Math.log10(value / unit));
+  const step = STEPS.find((each) => each * power * unit >= value * 0.9999) ?? 10;
+  return step * power * unit;
+}
+
+/**
+ * A chart; of several lines it has a key to tell them apart. `title`; `lines`: [{name, tone, of(moment)}]; `write(value)` writes a value, `tick(value)` one at the axis; `bound(moment)`, if given, is the
+ * most that there can be, drawn as a dashed line; `least`: the axis reaches at least so far.
+ */
+export class Chart {
+  #options;
+  #moments = [];
+  #width = 0;
+  #pointer = null;
+  #big = el("span", {className: "big"});
+  #more = el("span", {className: "faint"});
+  #drawing = svg("svg", {role: "img", height: HEIGHT, width: "100%"});
+  #tip = el("div", {className: "tip", hidden: true, ariaHidden: "true"});
+
+  constructor(options) {
+    this.#options = options;
+    const box = el("div", {className: "plot"}, this.#drawing, this.#tip);
+    const several = options.lines.length > 1;
+    const keys = options.lines.map(({name, tone}) => {
+      const key = el("span", {className: "key"}, name);
+      mark(key, "data-tone", tone);
+      return key;
+    });
+    this.node = el(
+      "article", {className: "card chart"},
+      el("div", {className: "head"}, el("h2", {}, options.title), several ? el("span", {className: "faint"}, ...keys) : this.#more),
+      el("div", {className: "now"}, this.#big, ...(several ? [this.#more] : [])), box,
+    );
+    new ResizeObserver(([entry]) => {
+      this.#width = Math.floor(entry.contentRect.width);
+      this.#draw();
+    }).observe(box);
+    box.addEventListener("pointermove", (event) => this.#point(event.clientX - box.getBoundingClientRect().left));
+    box.addEventListener("pointerleave", () => this.#point(null));
+  }
+
+  /** Show moments, the oldest first; `big` and `more` are what is to be read at once. */
+  update(moments, big, more = "") {
+    this.#moments = moments;
+    put(this.#big, big);
+    put(this.#more, more);
+    this.#draw();
+  }
+
+  get #end() {
+    return this.#moments.length ? Date.parse(this.#moments.at(-1).at) / 1000 : 0;
+  }
+
+  #draw() {
+    if (this.#width <= 0) {
+      return;
+    }
+    const {lines, bound, least = 0, base, title} = this.#options;
+    const most = this.#moments.reduce(
+      (top, moment) => Math.max(top, ...lines.map((line) => line.of(moment) ?? 0)), least,
+    );
+    const last = this.#moments.at(-1);
+    const limit = bound !== undefined && last !== undefined ? bound(last) : null;
+    // A limit that is far away would press the line to the ground.
+    const top = ceiling(limit !== null && limit <= 4 * most ? Math.max(most, limit) : most, base);
+    const scale = this.#scale(top);
+    mark(this.#drawing, "viewBox", `0 0 ${this.#width} ${HEIGHT}`);
+    mark(this.#drawing, "aria-label", `${title}: ${this.#big.textContent} ${this.#more.textContent}`);
+    this.#drawing.replaceChildren(
+      ...this.#axes(top, scale), ...lines.flatMap((line, index) => this.#line(line, scale, index === 0)),
+      ...(limit !== null && limit <= top ? this.#limit(limit, scale) : []), ...this.#cross(scale),
+    );
+  }
+
+  #scale(top) {
+    const [width, height] = [this.#width - EDGE.left - EDGE.right, HEIGHT - EDGE.top - EDGE.bottom];
+    const begin = this.#end - SECONDS;
+    return {
+      x: (at) => EDGE.left + ((Date.parse(at) / 1000 - begin) / SECONDS) * width,
+      y: (value) => EDGE.top + (1 - Math.min(1, value / top)) * height,
+    };
+  }
+
+  #axes(top, {y}) {
+    const {tick, write} = this.#options;
+    const right = this.#width - EDGE.right;
+    const rows = Array.from({length: GRID}, (_, index) => (top * index) / (GRID - 1)).flatMap((value) => [
+      svg("line", {class: "grid", x1: EDGE.left, x2: right, y1: y(value), y2: y(value)}),
+      svg("text", {x: EDGE.left - 8, y: y(value) + 4, "text-anchor": "end"}, (tick ?? write)(value)),
+    ]);
+    const columns = (this.#width < NARROW ? FEWER : MINUTES).map((minute) => {
+      const x = EDGE.left + (1 - (minute * 60) / SECONDS) * (right - EDGE.left);
+      const anchor = minute === 0 ? "end" : "middle";
+      return svg("text", {x, y: HEIGHT - 4, "text-anchor": anchor}, minute === 0 ? "now" : `\u2212${minute} min`);
+    });
+    return [...rows, ...columns];
+  }
+
+  #line(line, {x, y}, filled) {
+    const parts = [];
+    let before = -Infinity;
+    let begun = 0;
+    let area = "";
+    for (const moment of this.#moments) {
+      const value = line.of(moment);
+      const at = Date.parse(moment.at) / 1000;
+      if (value === null || value === undefined || at < this.#end - SECONDS) {
+        before = -Infinity;
+        continue;
+      }
+      const [px, py] = [x(moment.at).toFixed(1), y(value).toFixed(1)];
+      if (at - before > GAP) {
+        area += begun ? `L${parts.at(-1).split(/[ML,]/)[1]},${y(0)}Z` : "";
+        area += `M${px},${y(0)}L${px},${py}`;
+        parts.push(`M${px},${py}`);
+        begun += 1;
+      } else {
+        area += `L${px},${py}`;
+        parts.push(`L${px},${py}`);
+      }
+      before = at;
+    }
+    if (!parts.length) {
+      return [];
+    }
+    area += `L${parts.at(-1).split(/[ML,]/)[1]},${y(0)}Z`;
+    const stroke = svg("path", {class: "line", d: parts.join(""), "data-tone": line.tone});
+    return filled ? [svg("path", {class: "area", d: area, "data-tone": line.tone}), stroke] : [stroke];
+  }
+
+  #limit(limit, {y}) {
+    const right = this.#width - EDGE.right;
+    return [svg("line", {class: "limit", x1: EDGE.left, x2: right, y1: y(limit), y2: y(limit)})];
+  }
+
+  #point(x) {
+    this.#pointer = x;
+    this.#draw();
+  }
+
+  #cross({x}) {
+    const moment = this.#pointer === null ? undefined : this.#nearest(x);
+    show(this.#tip, moment !== undefined);
+    if (moment === undefined) {
+      return [];
+    }
+    const values = this.#options.lines.map((line) => {
+      const value = line.of(moment);
+      return `${line.name} ${value === null || value === undefined ? "\u2013" : this.#options.write(value)}`;
+    });
+    put(this.#tip, `${time(moment.at)}   ${values.join("   ")}`);
+    const at = x(moment.at);
+    const left = Math.min(Math.max(0, at - this.#tip.offsetWidth / 2), this.#width - this.#tip.offsetWidth);
+    this.#tip.style.left = `${Math.max(0, left)}px`;
+    return [svg("line", {class: "cross", x1: at, x2: at, y1: EDGE.top, y2: HEIGHT - EDGE.bottom})];
+  }
+
+  #nearest(x) {
+    let best;
+    let least = 12;
+    for (const moment of this.#moments) {
+      const away = Math.abs(x(moment.at) - this.#pointer);
+      if (away < least) {
+        [best, least] = [moment, away];
+      }
+    }
+    return best;
+  }
+}

@@ -1,0 +1,179 @@
+"""The service as a whole: opens everything in the order in which it is needed, and ends it along the data path.
+
+    session -> hosts, slots -> keeper -> what looks at it -> API -> what submits by itself
+
+Everything that goes on in the background is supervised: what dies ends the service, with its reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+import structlog
+
+from fetcher import __version__
+from fetcher.assembly import Shared
+from fetcher.service.app import create_app, listen
+from fetcher.service.desk import Desk
+from fetcher.service.events import Events
+from fetcher.service.keeper import Keeper
+from fetcher.service.metrics import Metrics
+from fetcher.service.snapshots import Snapshots
+from fetcher.service.why import Reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+
+    from fetcher.assembly import Batch
+    from fetcher.engine.advice import Bound
+    from fetcher.engine.engine import Engine
+    from fetcher.engine.hosts import Hosts
+    from fetcher.model import Result
+    from fetcher.service.models import BatchView, Why
+    from fetcher.service.settings import ServiceConfig
+
+_ANSWERS = 2.0  # seconds that answers have which are under way when everything else has ended
+
+
+class Service:
+    """``run`` serves until ``drain`` is called. Also what the page and the metrics ask about the service as a whole."""
+
+    def __init__(self, config: ServiceConfig, path: str | None = None) -> None:
+        self.config = config
+        self.state: Literal["starting", "ready", "draining"] = "starting"
+        self.url: str | None = None
+        self._path = path
+        self._draining = asyncio.Event()
+        self._observers: list[Callable[[Sequence[Result]], None]] = []
+        self._shared = Shared(config.limits, config.http, self._observe)
+        self.keeper = Keeper(config, self._shared)
+        self._troubles: dict[str, str] = {}
+
+    # What is asked about it
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests may be in flight now."""
+        return self._shared.slots.limit
+
+    @property
+    def troubles(self) -> Sequence[str]:
+        """Why the service is not as it should be."""
+        return list(self._troubles.values())
+
+    @property
+    def hosts(self) -> Hosts:
+        """The hosts that are being fetched from."""
+        return self._shared.hosts
+
+    @property
+    def why(self) -> Why:
+        """What bounds the throughput."""
+        return self._reasons.get()
+
+    @property
+    def running(self) -> Mapping[str, Batch]:
+        """The batches that are open, by id."""
+        return self.keeper.running
+
+    def shown(self, most: int) -> Sequence[BatchView]:
+        """Return those that have not ended, and the latest of those that have."""
+        return self.keeper.shown(most)
+
+    def states(self) -> Mapping[str, int]:
+        """Return how many batches there are by state."""
+        return self.keeper.counts()
+
+    def bounds(self) -> Mapping[Bound, float]:
+        """Return what bounds the throughput, with shares from 0 to 1."""
+        return self._reasons.bounds()
+
+    # Running
+
+    def drain(self) -> None:
+        """Take no more, let what is in flight end within the shutdown timeout, and have ``run`` return."""
+        self._draining.set()
+
+    async def run(self) -> bool:
+        """Serve until drained; return whether nothing is left to be resumed. Raises what went wrong."""
+        started = time.monotonic()
+        async with AsyncExitStack() as opened:
+            opened.push_async_callback(self._shared.close)
+            await self._shared.open()
+            self._watch()
+            await self.keeper.open()
+            opened.push_async_callback(self.keeper.close)
+            listening = await listen(self._app(), self.config.service, shutdown_timeout=_ANSWERS)
+            opened.push_async_callback(listening.stop)
+            self.url = listening.url
+            self.state = "ready"
+            log = structlog.get_logger()
+            log.info("service_started", url=listening.url, version=__version__)
+            failure = await self._until_told()
+            self.state = "draining"
+            log.info("service_draining", reason="it was told to" if failure is None else str(failure))
+            await self.keeper.drain(self._time_left())
+            self._events.end()
+            await listening.stop()
+            done = await self.keeper.close()
+            log.info("service_ended", left=not done, seconds=round(time.monotonic() - started, 3))
+        if failure is not None:
+            raise failure
+        return done
+
+    def _time_left(self) -> float:
+        return max(0.0, self.config.service.shutdown_timeout - _ANSWERS)
+
+    def _watch(self) -> None:
+        """Make what looks at the batches."""
+        self._reasons = Reasons(self._engines, self._on_late)
+        self._snapshots = Snapshots(self, self)
+        self._metrics = Metrics(self)
+        self._events = Events()
+        self._observers += [self._snapshots.observe, self._metrics.observe]
+        self.keeper.progress_of = self._snapshots.progress
+        self.keeper.on_open = lambda batch: self._metrics.follow(batch.engine)
+
+    def _app(self) -> Any:
+        return create_app(
+            Desk(
+                config=self.config,
+                keeper=self.keeper,
+                snapshot=self._snapshots.get,
+                history=self._snapshots.history,
+                events=self._events,
+                metrics=self._metrics.handle,
+            )
+        )
+
+    def _background(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Return what goes on until the service drains."""
+        return {
+            "keeper": self.keeper.supervise(),
+            "snapshots": self._snapshots.run(self._events.publish),
+            "why": self._reasons.run(),
+        }
+
+    async def _until_told(self) -> Exception | None:
+        """Wait until the service is to end, and return what is to blame, None if it was told to."""
+        told = asyncio.create_task(self._draining.wait(), name="drain")
+        tasks = [asyncio.create_task(work, name=name) for name, work in self._background().items()]
+        await asyncio.wait([told, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        failures = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+        for task in [told, *tasks]:
+            task.cancel()
+        await asyncio.gather(told, *tasks, return_exceptions=True)
+        return next((failure for failure in failures if isinstance(failure, Exception)), None)
+
+    def _engines(self) -> Iterator[Engine]:
+        return (batch.engine for batch in self.keeper.running.values())
+
+    def _on_late(self, seconds: float) -> None:
+        self._metrics.observe_lag(seconds)
+
+    def _observe(self, results: Sequence[Result]) -> None:
+        for observe in self._observers:
+            observe(results)

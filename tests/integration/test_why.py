@@ -1,0 +1,255 @@
+"""What bounds the throughput, told from real runs: each is built so that one thing does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+from batches import TEST_HOSTS
+from origin_process import origin_process
+
+from fetcher.assembly import Batch, Shared
+from fetcher.config import Config
+from fetcher.engine.advice import USUAL, Bound
+from fetcher.engine.hosts import Hosts
+from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.sampling import sample
+from fetcher.engine.slots import Slots
+from fetcher.interfaces import Chunk
+from fetcher.model import Job
+from fetcher.registry import config_class
+from fetcher.service.why import Reasons
+from fetcher.transports.http.session import HttpSession
+
+LOOKS = 6
+
+
+@pytest.fixture(scope="module")
+def origin():
+    with origin_process() as running:
+        yield running
+
+
+def url(origin, path, host="a.test"):
+    return f"http://{host}:{origin.port}{path}"
+
+
+def batch(folder, sources, *, shared=None, **sections):
+    config = {
+        "name": folder.name,
+        "sources": sources,
+        "queue": "memory",
+        "http": TEST_HOSTS,
+        "shutdown_timeout": "100ms",
+        "sinks": [{"type": "file", "path": str(folder / "out.jsonl"), "format": "jsonl"}],
+    }
+    return Batch(Config.model_validate(config | sections), fresh=True, shared=shared)
+
+
+async def true(condition):
+    while not condition():  # noqa: ASYNC110  the state of an engine, which tells nobody
+        await asyncio.sleep(0.01)
+
+
+async def why(*batches, until=lambda: True):
+    """Run batches until there were some looks after ``until`` is true; return what bounds them."""
+    async with AsyncExitStack() as stack:
+        for one in batches:
+            await one.open()
+            stack.push_async_callback(one.close)
+        late = []
+        reasons = Reasons(lambda: [one.engine for one in batches], late.append)
+        runs = [asyncio.create_task(one.run()) for one in batches]
+        await true(until)
+        looking = asyncio.create_task(reasons.run())
+        await true(lambda: len(late) > LOOKS or all(run.done() for run in runs))
+        looking.cancel()
+        for one in batches:
+            one.drain()
+        await asyncio.wait([looking, *runs])
+        return reasons
+
+
+def first(reasons):
+    said = reasons.get()
+    assert sum(one.share for one in said.bounds) == pytest.approx(1, abs=0.001)
+    assert said.bounds[0].name in said.verdict
+    return said.bounds[0]
+
+
+async def test_a_host_at_its_limit(origin, tmp_path):
+    one = batch(tmp_path, [url(origin, "/delay/0.05/bytes/10?n={1..2000}")], limits={"per_host": {"concurrency": 1}})
+    found = first(await why(one))
+    assert found.name == Bound.HOST_LIMITS
+    assert found.share > 0.8
+    assert found.details == ["a.test (100%)"]
+    assert "limits.per_host.concurrency" in found.advice
+
+
+async def test_a_rate(origin, tmp_path):
+    limits = {"per_host": {"rate": "5/s"}}
+    found = first(await why(batch(tmp_path, [url(origin, "/bytes/10?n={1..2000}")], limits=limits)))
+    assert found.name == Bound.RATE
+    assert found.share > 0.8
+    assert found.details == ["a.test (100%)"]
+
+
+async def test_a_tiny_concurrency(origin, tmp_path):
+    sources = [url(origin, "/delay/0.05/bytes/10?n={1..2000}", host) for host in ("a.test", "b.test")]
+    found = first(await why(batch(tmp_path, sources, limits={"concurrency": 2})))
+    assert found.name == Bound.CONCURRENCY
+    assert found.share > 0.8
+    assert found.details == [f"{tmp_path.name} (100%)"]
+
+
+async def test_a_slow_origin(origin, tmp_path):
+    limits = {"concurrency": 50, "per_host": {"concurrency": 50}}
+    one = batch(tmp_path, [url(origin, "/delay/30/bytes/10?n={1..500}")], limits=limits)
+
+    def has_waited():
+        return len(one.engine.running) == 50 and all(
+            work.seconds > USUAL for work in sample(one.engine, loop.time()).at_work
+        )
+
+    loop = asyncio.get_running_loop()
+    found = first(await why(one, until=has_waited))
+    assert found.name == Bound.ORIGIN
+    assert found.details == ["a.test (100%)"]
+
+
+async def test_a_host_that_asks_to_be_left_alone(origin, tmp_path):
+    one = batch(tmp_path, [url(origin, "/retry-after/60/1/bytes/1?n={1..50}")])
+    found = first(await why(one, until=lambda: one.engine.retries))
+    assert found.name == Bound.REST
+    assert found.details == ["a.test (100%)"]
+
+
+async def test_a_host_that_does_not_answer(tmp_path):
+    one = batch(tmp_path, ["http://dead.test:1/{1..500}"], limits={"breaker": {"failures": 3}}, retry={"attempts": 1})
+    found = first(await why(one, until=lambda: one.engine.delivery.held or one.engine.done))
+    assert found.name == Bound.BREAKER
+    assert found.details == ["dead.test (100%)"]
+
+
+async def test_jobs_that_wait_to_be_tried_again(origin, tmp_path):
+    retry = {"backoff": "30s", "statuses": [500]}
+    one = batch(tmp_path, [url(origin, "/status/500?n={1..20}")], retry=retry)
+    found = first(await why(one, until=lambda: one.engine.retries == 20))
+    assert found.name == Bound.RETRIES
+
+
+async def test_a_slow_sink(origin, tmp_path):
+    asked = asyncio.Event()
+
+    async def receive(request):
+        await request.read()
+        asked.set()
+        await asyncio.sleep(60)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", receive)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    sinks = [{"type": "webhook", "name": "hooked", "url": f"http://127.0.0.1:{port}/"}]
+    one = batch(tmp_path, [url(origin, "/bytes/10?n={1..20000}")], sinks=sinks)
+    try:
+        found = first(await why(one, until=lambda: one.engine.delivery.full))
+    finally:
+        await runner.cleanup()
+    assert found.name == Bound.SINK
+    assert found.share > 0.8
+    assert found.details == ["hooked (100%)"]
+
+
+async def test_a_source_that_brings_too_little(origin, tmp_path):
+    class Trickle:
+        def check(self):
+            pass
+
+        async def read(self, position):
+            for number in range(1000):
+                yield Chunk([Job(str(number), url(origin, f"/bytes/{number}"), "a.test")], str(number))
+                await asyncio.sleep(0.1)
+
+    one = batch(tmp_path, ["http://a.test/"])
+    one.engine._feeder._sources = [Trickle()]
+    found = first(await why(one))
+    assert found.name == Bound.SOURCE
+    assert found.share > 0.8
+
+
+async def test_a_function_that_blocks_the_loop(origin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blocking_stage.py").write_text(
+        "import time\n\nasync def slow(result):\n    time.sleep(0.5)\n    return result\n"
+    )
+    one = batch(
+        tmp_path,
+        [url(origin, "/bytes/10?n={1..1500}")],
+        limits={"concurrency": 20, "per_host": {"concurrency": 20}},
+        stages=[{"type": "python", "function": "blocking_stage:slow"}],
+    )
+    found = first(await why(one, until=lambda: one.engine.delivery.held))
+    assert found.name == Bound.CPU
+    assert "stages" in found.advice
+
+
+async def test_batches_that_wait_for_the_slots_of_the_service(origin, tmp_path):
+    limits = LimitSettings(concurrency=4)
+    session = HttpSession(config_class("transports", "http").model_validate(TEST_HOSTS))
+    shared = Shared(session=session, hosts=Hosts(limits), slots=Slots(4))
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    await session.open()
+    try:
+        batches = [
+            batch(folder, [url(origin, "/delay/0.05/bytes/10?n={1..2000}", f"{folder.name}.test")], shared=shared)
+            for folder in folders
+        ]
+        found = first(await why(*batches))
+    finally:
+        await session.close()
+    assert found.name == Bound.SERVICE
+    assert found.share > 0.5
+
+
+async def test_nothing_to_do():
+    reasons = Reasons(list)
+    reasons.look()
+    assert reasons.get().bounds == []
+    assert reasons.get().verdict == "Nothing is being fetched."
+
+
+async def test_looking_costs_less_than_a_hundredth_of_a_core(origin, tmp_path):
+    sources = [url(origin, "/delay/30/bytes/10?n={1..20}", f"h{number}.test") for number in range(100)]
+    limits = {"concurrency": 1000, "per_host": {"concurrency": 100}}
+    one = batch(tmp_path, sources, limits=limits)
+    spent = []
+
+    def cost(reasons):
+        started = time.thread_time()
+        reasons.look()
+        spent.append(time.thread_time() - started)
+
+    await one.open()
+    run = asyncio.create_task(one.run())
+    try:
+        await true(lambda: len(one.engine.running) == 1000)
+        reasons = Reasons(lambda: [one.engine])
+        for _ in range(20):
+            cost(reasons)
+            await asyncio.sleep(0)
+    finally:
+        one.drain()
+        await run
+        await one.close()
+    # Four looks a second, and the least of them, as others may be at the same core.
+    assert 4 * min(spent) < 0.01
