@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fetcher.config import fingerprint
-from fetcher.config.model import sink_fingerprints
+from fetcher.config.model import record_fingerprint, sink_fingerprints
 from fetcher.config.overlay import kept_in
 from fetcher.engine.engine import Engine, Parts
 from fetcher.engine.feeder import id_in_batch
@@ -19,11 +19,10 @@ from fetcher.engine.slots import Slots
 from fetcher.errors import EXIT_RESUMABLE, ConfigError, SinkError, StateBusyError, StateError
 from fetcher.fields import without
 from fetcher.interfaces import Checkable
-from fetcher.model import Outcome
 from fetcher.pipeline.ending import conclude, ending_of, wants_ending
 from fetcher.pipeline.outlet import Batching, Outlet, Plan, dead_key, stale_key
 from fetcher.registry import config_class
-from fetcher.sink_settings import SinkSettings
+from fetcher.sink_settings import SinkSettings, title_of, titled
 from fetcher.sources.chosen import ChosenSource
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 _FINGERPRINT = "fingerprint"
 _SINKS = "sinks"
+_RECORDS = "records"
 _FINISHED = "finished"
 
 
@@ -105,10 +105,11 @@ class Batch:
         self._marks: Mapping[str, str] = {}
         self._sources: list[Source] = [_source(source, index, only) for index, source in enumerate(config.sources)]
         self._queue: Queue = _built(config.queue)
-        self._sinks: dict[str, Sink] = {
-            f"sink:{index}": _built(_replacing(sink) if fresh else sink) for index, sink in enumerate(config.sinks)
-        }
         plans = [plan(sink, index) for index, sink in enumerate(config.sinks, 1)]
+        sinks = [titled(sink, plan.title, config.name) for sink, plan in zip(config.sinks, plans, strict=True)]
+        self._sinks: dict[str, Sink] = {
+            f"sink:{index}": _built(_replacing(sink) if fresh else sink) for index, sink in enumerate(sinks)
+        }
         self._plans: dict[str, Plan] = dict(zip(self._sinks, plans, strict=True))
         self._dead: dict[str, Sink] = {
             key: dead_letters(dead_letters_path(config.name, plan.title, state_dir))
@@ -196,7 +197,7 @@ class Batch:
             return
         tally, jobs = self.engine.delivery.tally, self.engine.added
         limit = self.config.max_failures
-        exceeded = limit.exceeded(tally.outcomes.get(Outcome.FAILED, 0), jobs)
+        exceeded = tally.exceeds(limit, jobs)
         ending = ending_of(self.config.name, jobs, tally, limit=str(limit), exceeded=exceeded, stopped=stopped)
         await conclude(outlets, ending, lambda marks: self._queue.put([], marks))
 
@@ -215,7 +216,11 @@ class Batch:
         await self._queue.close()
 
     async def _begin_or_resume(self) -> None:
-        current = {_FINGERPRINT: fingerprint(self.config), _SINKS: json.dumps(sink_fingerprints(self.config))}
+        current = {
+            _FINGERPRINT: fingerprint(self.config),
+            _SINKS: json.dumps(sink_fingerprints(self.config)),
+            _RECORDS: record_fingerprint(self.config),
+        }
         if _FINGERPRINT in self._marks and _FINISHED not in self._marks and not self._fresh:
             self._refuse_others(current)
             for name in self._sinks:
@@ -227,9 +232,14 @@ class Batch:
         await self._queue.put([], self._marks)
 
     def _refuse_others(self, current: Mapping[str, str]) -> None:
-        """Refuse to go on with other sources, whose jobs would mix, or other sinks, which would have but a part."""
-        for name, what in ((_FINGERPRINT, "sources"), (_SINKS, "sinks")):
-            if self._marks.get(name) != current[name]:
+        """Refuse to go on with other sources, whose jobs would mix, or other sinks, which would have but a part.
+
+        So would what is in the sinks if there are other stages now, or other conditions and fields of a sink.
+        """
+        records = "stages, or the where, select or drop of a sink,"
+        for name, what in ((_FINGERPRINT, "sources"), (_SINKS, "sinks"), (_RECORDS, records)):
+            # A run that began with an earlier version did not keep all of them.
+            if self._marks.get(name, current[name] if name == _RECORDS else None) != current[name]:
                 raise ConfigError(
                     f"the {what} of {self.config.name!r} are not those with which its unfinished run began; "
                     "put them back to resume it, or start over with --fresh"
@@ -282,24 +292,24 @@ class Batch:
     def _earlier_marks(self) -> dict[str, str]:
         """Return the marks of those sinks that an earlier run had too, in whatever order."""
         before = json.loads(self._marks.get(_SINKS, "[]"))
-        keys = {output: f"sink:{index}" for index, output in enumerate(before)}
-        marks = {
-            # Of one that was away through all of that run, what a run before it wrote is still to be deleted.
-            name: self._marks.get(keys[output]) or self._marks.get(stale_key(keys[output]))
-            for name, output in zip(self._sinks, sink_fingerprints(self.config), strict=True)
-            if output in keys
-        }
+        marks = {}
+        for name, output in zip(self._sinks, sink_fingerprints(self.config), strict=True):
+            if output in before:
+                index = before.index(output)
+                before[index] = None  # taken: there may be two that post to one address
+                # Of one that was away through all of that run, what a run before it wrote is still to be deleted.
+                marks[name] = self._marks.get(f"sink:{index}") or self._marks.get(stale_key(f"sink:{index}"))
         return {name: mark for name, mark in marks.items() if mark}
 
 
 def plan(sink: Settings, index: int) -> Plan:
     """Return what the config of a sink says of its delivery; ``index`` counts from 1."""
-    title = f"{getattr(sink, 'type', 'sink')}-{index}"
+    title = title_of(sink, index)
     if not isinstance(sink, SinkSettings):
         return Plan(title=title)
     batch = sink.batch
     return Plan(
-        title=sink.name or title,
+        title=title,
         required=sink.required,
         patience=sink.patience,
         where=sink.where,

@@ -97,6 +97,15 @@ class ErrorKind(StrEnum):
 SKIPPING = frozenset({ErrorKind.ROBOTS_DISALLOWED, ErrorKind.ROBOTS_UNREACHABLE, ErrorKind.HOST_DOWN})
 """Kinds of jobs that were not fetched though they could have been: they end as ``skipped``, not as ``failed``."""
 
+NOT_HAD = frozenset({ErrorKind.ROBOTS_UNREACHABLE, ErrorKind.HOST_DOWN})
+"""Those of them that nobody chose: who asks for such a job has not got it, so it counts with those that failed."""
+
+UNWANTED = SKIPPING - NOT_HAD
+"""Those of them that are as they should be, and nothing to tell anybody of."""
+
+BAD_INPUT = frozenset({ErrorKind.INVALID_URL, ErrorKind.INVALID_ROW, ErrorKind.UNSUPPORTED_SCHEME})
+"""Kinds of rows of an input that can not be a job; a job ends as ``skipped`` with one, and is not counted as failed."""
+
 
 class FetcherError(Exception):
     """The root of all errors that fetcher raises on purpose. ``exit_code`` is what the command line ends with."""

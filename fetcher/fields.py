@@ -6,6 +6,7 @@ Every record keeps what says of which job it is and how that ended: without it, 
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -16,11 +17,13 @@ from fetcher.errors import suggestion
 from fetcher.model import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
 FIELDS = tuple(field.name for field in msgspec.structs.fields(Result))
 KEPT = frozenset({"schema_version", *(field.name for field in msgspec.structs.fields(Result) if field.required)})
 """The fields that every record has."""
+MAPPINGS = ("extracted", "meta")
+"""The fields whose values have names of their own, by which they can be columns: ``extracted.price``."""
 OPTIONAL = tuple(name for name in FIELDS if name not in KEPT)
 
 
@@ -47,6 +50,35 @@ def _droppable(name: str) -> str:
 
 FieldName = Annotated[str, AfterValidator(_field), Field(json_schema_extra={"enum": list(FIELDS)})]
 Droppable = Annotated[str, AfterValidator(_droppable), Field(json_schema_extra={"enum": list(OPTIONAL)})]
+
+
+def known_column(name: str) -> str:
+    """Return a name if it is that of a field, or like ``extracted.x`` or ``meta.x``. Raises ValueError if it is not."""
+    field, dot, key = name.partition(".")
+    if field in MAPPINGS and dot:
+        if not key:
+            raise ValueError(f"{name!r} has no name behind the dot; write {field}.name")
+        return name
+    return known_field(name)
+
+
+def known_columns(names: Sequence[str]) -> Sequence[str]:
+    """Return the names of columns. Raises PydanticCustomError for one that no record has, or that comes twice."""
+    for name in names:
+        try:
+            known_column(name)
+        except ValueError as error:
+            raise PydanticCustomError("column", "{words}", {"words": str(error)}) from None
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("column", "has a column twice")
+    return names
+
+
+def reader(name: str) -> Callable[[Result], Any]:
+    """Return what reads a column of a record; one of ``extracted.x`` is None where there is no ``x``."""
+    field, dot, key = name.partition(".")
+    read = attrgetter(field)
+    return (lambda result: (read(result) or {}).get(key)) if dot else read
 
 
 def without(select: Collection[str] | None, drop: Collection[str]) -> Callable[[Result], Result] | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
+from fetcher.errors import NOT_HAD, UNWANTED
 from fetcher.model import Job, Outcome, Response, Result
 
 if TYPE_CHECKING:
@@ -356,8 +357,14 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """Jobs that have failed."""
-        return self.outcomes.get(Outcome.FAILED, 0)
+        """Jobs that have failed, and those that were skipped though nobody chose that."""
+        return self.outcomes.get(Outcome.FAILED, 0) + sum(self.kinds.get(kind, 0) for kind in NOT_HAD)
+
+    @property
+    def told(self) -> int:
+        """Jobs to be told of one by one: all that did not end ``ok``, but for those that were not wanted."""
+        ended = self.done - self.outcomes.get(Outcome.OK, 0)
+        return ended - sum(self.kinds.get(kind, 0) for kind in UNWANTED)
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import ClientConnectorDNSError, ClientConnectorError, ClientSession, TCPConnector
+from aiohttp import ClientConnectorDNSError, ClientConnectorError, ClientResponseError, ClientSession, TCPConnector
 
 from fetcher.errors import ErrorKind, FetchError
 
@@ -127,6 +127,12 @@ def guarded_session(guard: Guard, **options: Any) -> ClientSession:
     the connector; proxies of the environment are not used.
     """
     return ClientSession(connector=CheckedConnector(guard), trust_env=False, **options)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a client's error says, without the URL that it may quote, whose query may hold a key."""
+    text = error.message if isinstance(error, ClientResponseError) else str(error)
+    return " ".join(text.replace("^", "").split()) or type(error).__name__
 
 
 def _blocked(host: str, refusal: str) -> FetchError:

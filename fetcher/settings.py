@@ -36,6 +36,7 @@ _BYTES = {"": 1, "b": 1}
 _BYTES |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}
 _BYTES |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", 1)}
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PER_SECOND = re.compile(r"\s*/\s*s\s*$")
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -74,7 +75,7 @@ def parse_size(value: object) -> object:
 def parse_speed(value: object) -> object:
     """Turn ``1KiB/s`` into bytes per second; a size alone is per second, too."""
     try:
-        return parse_size(value.strip().removesuffix("/s") if isinstance(value, str) else value)
+        return parse_size(_PER_SECOND.sub("", value) if isinstance(value, str) else value)
     except PydanticCustomError:
         raise PydanticCustomError("speed", "should be bytes per second such as 1KiB/s or 2MB/s") from None
 
@@ -127,7 +128,7 @@ ByteSpeed = Annotated[
     int,
     BeforeValidator(parse_speed),
     Field(ge=0),
-    _schema(r"^\d+(\.\d+)?\s*([kKmMgGtT]?i?[bB])?(/s)?$", "1KiB/s"),
+    _schema(r"^\d+(\.\d+)?\s*([kKmMgGtT]?i?[bB])?(\s*/\s*s)?$", "1KiB/s"),
 ]
 Rate = Annotated[
     float,

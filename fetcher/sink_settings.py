@@ -10,6 +10,9 @@ from fetcher.conditions import ConditionText
 from fetcher.fields import Droppable, FieldName
 from fetcher.settings import ByteSize, Duration, Settings
 
+REJECTED = "state/{batch}.{sink}.rejected.jsonl"
+"""Where a sink keeps, unless it says otherwise, what its server will never take: its field is called ``rejected``."""
+
 
 class SinkBatchSettings(Settings):
     """How many records a sink is given at once: what comes first decides."""
@@ -40,3 +43,26 @@ class SinkSettings(Settings):
     """Which fields records do not have here."""
     batch: SinkBatchSettings | None = None
     """Larger and rarer batches than the usual ones, for a sink that prefers them."""
+
+    @property
+    def identity(self) -> str:
+        """Which output this is, without secrets; nothing if there are no two of the kind.
+
+        A batch is only resumed with the same output.
+        """
+        path = getattr(self, "path", None)
+        return path if isinstance(path, str) else ""
+
+
+def title_of(sink: Settings, index: int) -> str:
+    """Return what a sink is called in messages, figures and file names; ``index`` counts from 1."""
+    name = sink.name if isinstance(sink, SinkSettings) else None
+    return name or f"{getattr(sink, 'type', 'sink')}-{index}"
+
+
+def titled(sink: Settings, title: str, batch: str) -> Settings:
+    """Return a sink whose file of rejected records has its name and its batch's, if it has one."""
+    path = getattr(sink, "rejected", None)
+    if not isinstance(path, str):
+        return sink
+    return sink.model_copy(update={"rejected": path.replace("{batch}", batch).replace("{sink}", title)})

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from fetcher.service.app import Listening
+
 READY = "ready"
 
 
@@ -41,6 +43,12 @@ class Api:
     keeper: Keeper
     facts: Facts
     client: aiohttp.ClientSession
+    listening: Listening
+
+    @property
+    def connections(self) -> int:
+        """How many there are, as the service sees it."""
+        return len(self.listening.runner.server.connections)
 
     @property
     def port(self) -> int:
@@ -72,9 +80,10 @@ async def api_service(folder: Path, **settings: Any) -> AsyncIterator[Api]:
     # A pool that is bounded would have tests of many clients wait in the client.
     client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
     try:
-        yield Api(listening.url, config, keeper, facts, client)
+        yield Api(listening.url, config, keeper, facts, client, listening)
     finally:
         await client.close()
         events.end()
         await listening.stop()
-        await keeper.close(5.0)
+        await keeper.drain(5.0)
+        await keeper.close()

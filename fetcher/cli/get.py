@@ -14,7 +14,6 @@ from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load
 from fetcher.intake import job_from_mapping
-from fetcher.model import Outcome
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -92,7 +91,7 @@ async def _get(batch: Batch) -> int:
             finished = await batch.run()
         if not finished:
             return EXIT_INTERRUPTED
-        failed = batch.engine.delivery.tally.outcomes.get(Outcome.FAILED, 0)
-        return EXIT_FAILURES if batch.config.max_failures.exceeded(failed, batch.engine.added) else 0
+        exceeds = batch.engine.delivery.tally.exceeds(batch.config.max_failures, batch.engine.added)
+        return EXIT_FAILURES if exceeds else 0
     finally:
         await batch.close()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from fetcher.assembly import Batch
 from fetcher.config import json_schema, load
+from fetcher.config.document import parse
+from fetcher.config.loading import load_root
 from fetcher.errors import ConfigError
+from fetcher.service.settings import ServiceConfig
 
 EXIT_USAGE = 2
 
@@ -26,13 +30,29 @@ def lint(*configs: str) -> int:
     code = 0
     for path in configs:
         try:
-            Batch(load(path)).check()
+            _check(path)
         except ConfigError as error:
             sys.stderr.write(f"{error}\n")
             code = error.exit_code
         else:
             sys.stdout.write(f"{path}: ok\n")
     return code
+
+
+def _check(path: str) -> None:
+    """Raise ConfigError if a config can not be used: that of a batch, or one that has a section ``service``."""
+    if _is_of_service(path):
+        load_root(ServiceConfig, path)
+    else:
+        Batch(load(path)).check()
+
+
+def _is_of_service(path: str) -> bool:
+    try:
+        text = Path(path).read_text("utf-8-sig")
+        return "service" in (parse(text, path, None).data or ())
+    except (OSError, ValueError, TypeError, ConfigError):
+        return False  # what is wrong with it, loading it will tell
 
 
 def schema() -> int:

@@ -18,9 +18,7 @@ from fetcher.cli import progress, summary
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import counted, duration, plain
 from fetcher.config import load
-from fetcher.errors import ErrorKind
 from fetcher.guard import GuardSettings
-from fetcher.model import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 EXIT_CRASH = 1
 EXIT_FAILURES = 3
 EXIT_RESUMABLE = 75
-# Skipped, but nobody chose that: who asks for these jobs has not got them.
-_NOT_HAD = (ErrorKind.HOST_DOWN, ErrorKind.ROBOTS_UNREACHABLE)
 _GC_BIRTHS = 20_000
 _WIDTH = 160  # where there is no terminal to ask
 
@@ -167,8 +163,9 @@ def _exit_code(batch: Batch, console: Console, deadline: Deadline) -> int:
         )
         return EXIT_CRASH
     tally = engine.delivery.tally
-    failed = tally.outcomes.get(Outcome.FAILED, 0) + sum(tally.count(kind) for kind in _NOT_HAD)
-    return EXIT_FAILURES if batch.config.max_failures.exceeded(failed, engine.added) else 0
+    if tally.all_unusable:
+        console.print("not one row of the input could be used; see the error kinds above, and what the sources name")
+    return EXIT_FAILURES if tally.exceeds(batch.config.max_failures, engine.added) else 0
 
 
 def _how_to_resume(engine: Engine, deadline: Deadline) -> str:

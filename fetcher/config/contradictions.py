@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.config.problems import dotted
 from fetcher.intake import RowError, check_headers
+from fetcher.sink_settings import title_of, titled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ def contradictions(config: Config) -> list[Contradiction]:
     """Return everything that contradicts something else."""
     return [
         *_paths(config),
+        *_places(config),
         *_standard_streams(config),
         *_sink_names(config),
         *_limits(config.limits),
@@ -48,6 +50,16 @@ def contradictions(config: Config) -> list[Contradiction]:
 def _paths(config: Config) -> Iterator[Contradiction]:
     """Nothing may be written to a file that something else reads or writes."""
     used: dict[str, str] = {}
+    for at, path in _files(config):
+        file = os.path.realpath(path)
+        other = used.setdefault(file, dotted(at[:-1]))
+        reads_twice = at[0] == "sources" and other.startswith("sources")
+        if other != dotted(at[:-1]) and not reads_twice:
+            yield at, f"is the same file as that of {other}; give each its own", path
+
+
+def _files(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each file that is named or has a name by default, and where."""
     for at, part in [
         *_parts("sources", config.sources),
         (("queue",), config.queue),
@@ -56,13 +68,24 @@ def _paths(config: Config) -> Iterator[Contradiction]:
     ]:
         named = getattr(part, "path", None)
         for path in named if isinstance(named, list) else [named]:
-            if not isinstance(path, str) or path == "-":
-                continue
-            file = os.path.realpath(path)
-            other = used.setdefault(file, dotted(at))
-            reads_twice = at[0] == "sources" and other.startswith("sources")
-            if other != dotted(at) and not reads_twice:
-                yield (*at, "path"), f"is the same file as that of {other}; give each its own", path
+            if isinstance(path, str) and path != "-" and "://" not in path:
+                yield (*at, "path"), path
+    for index, (at, sink) in enumerate(_parts("sinks", config.sinks), 1):
+        rejected = getattr(titled(sink, title_of(sink, index), config.name), "rejected", None)
+        if isinstance(rejected, str):
+            yield (*at, "rejected"), rejected
+
+
+def _places(config: Config) -> Iterator[Contradiction]:
+    """Nor may two sinks write to one place elsewhere; of what is posted, headers may say where it belongs."""
+    used: dict[str, str] = {}
+    for at, sink in _parts("sinks", config.sinks):
+        place = getattr(sink, "identity", None) or ""
+        if "://" not in place or hasattr(sink, "headers"):
+            continue
+        other = used.setdefault(place, dotted(at))
+        if other != dotted(at):
+            yield at, f"writes to the same place as {other}; give each its own, or leave one of them out", None
 
 
 def _parts(key: str, parts: Sequence[Settings]) -> list[tuple[KeyPath, Settings]]:
@@ -83,12 +106,17 @@ def _standard_streams(config: Config) -> Iterator[Contradiction]:
 
 def _sink_names(config: Config) -> Iterator[Contradiction]:
     """Figures, messages and dead letters are told apart by the names of sinks."""
-    names: dict[str, str] = {}
-    for at, part in _parts("sinks", config.sinks):
-        name = getattr(part, "name", None)
-        other = name and names.setdefault(name, dotted(at))
-        if other and other != dotted(at):
-            yield (*at, "name"), f"is the name of {other}, too; give each its own", None
+    names: dict[str, tuple[KeyPath, Settings]] = {}
+    for index, (at, part) in enumerate(_parts("sinks", config.sinks), 1):
+        earlier, other = names.setdefault(title_of(part, index), (at, part))
+        if earlier == at:
+            continue
+        if getattr(part, "name", None) is None:
+            yield (*earlier, "name"), f"is what {dotted(at)} is called by default; give one of them another", None
+        elif getattr(other, "name", None) is None:
+            yield (*at, "name"), f"is what {dotted(earlier)} is called by default; give one of them another", None
+        else:
+            yield (*at, "name"), f"is the name of {dotted(earlier)}, too; give each its own", None
 
 
 def _limits(limits: LimitSettings) -> Iterator[Contradiction]:

@@ -208,22 +208,39 @@ def fingerprint(config: Config) -> str:
 
     Only what was written counts, so that a batch outlives the version that knew fewer settings.
     """
-    sources = [
-        {"type": getattr(source, "type", None)} | source.model_dump(mode="json", exclude_unset=True)
-        for source in config.sources
-    ]
+    sources = [_written(source) | _identity(source) for source in config.sources]
     canonical = json.dumps({"dedupe": config.dedupe, "sources": sources}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def sink_fingerprints(config: Config) -> list[str]:
-    """Return, for each sink, a hash of what decides which output it is: its type, its path and its format."""
+    """Return, for each sink, a hash of what decides which output it is: its type, its place and its format."""
     return [_sink_fingerprint(sink) for sink in config.sinks]
 
 
 def _sink_fingerprint(sink: Settings) -> str:
     form = getattr(sink, "format", None)
     if isinstance(form, Settings):
-        form = {"type": getattr(form, "type", None)} | form.model_dump(mode="json", exclude_unset=True)
-    identity = {"type": getattr(sink, "type", None), "path": getattr(sink, "path", None), "format": form}
+        form = _written(form)
+    place = getattr(sink, "identity", None) or getattr(sink, "path", None)
+    identity = {"type": getattr(sink, "type", None), "path": place, "format": form}
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def record_fingerprint(config: Config) -> str:
+    """Return a hash of what decides which records the sinks get, and with which fields."""
+    stages = [_written(stage) for stage in config.stages]
+    sinks = [
+        sink.model_dump(mode="json", include={"where", "select", "drop"}, exclude_unset=True) for sink in config.sinks
+    ]
+    return hashlib.sha256(json.dumps([stages, sinks], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _written(part: Settings) -> dict[str, Any]:
+    return {"type": getattr(part, "type", None)} | part.model_dump(mode="json", exclude_unset=True)
+
+
+def _identity(source: Settings) -> dict[str, Any]:
+    """Return what a source is known by beside what is written, where that is a secret."""
+    found = getattr(source, "identity", None)
+    return {} if found is None else {"identity": found}

@@ -19,6 +19,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fetcher.fields import reader
 from fetcher.formats.records import json_text, writable
 from fetcher.model import Result
 from fetcher.naming import distinct
@@ -63,16 +64,24 @@ def _arrow_type(kind: Any) -> pa.DataType:
 SCHEMA = _schema()
 
 
+def _field(name: str) -> pa.Field:
+    """Return the column of a field; one of ``extracted.x`` is text."""
+    return pa.field(name, pa.string()) if "." in name else SCHEMA.field(name)
+
+
 class ParquetFormat:
     """Encodes results as Parquet files: a ``PartFormat``."""
 
     suffix = ".parquet"
 
-    def __init__(self, *, part_size: int, row_group: int, partition_by: str, codec: str) -> None:
+    def __init__(
+        self, *, part_size: int, row_group: int, partition_by: str, codec: str, columns: Sequence[str] | None = None
+    ) -> None:
         self.part_size = part_size
         self._row_group = row_group
         self._partition = _PARTITIONS[partition_by]
         self._codec = codec
+        self._schema = SCHEMA if columns is None else pa.schema([_field(name) for name in columns])
 
     def begin(self) -> bytes:
         """Return nothing: a file begins with its first results."""
@@ -81,13 +90,13 @@ class ParquetFormat:
     def encode(self, results: Sequence[Result]) -> bytes:
         """Return results as one whole file, not partitioned."""
         buffer = io.BytesIO()
-        with pq.ParquetWriter(buffer, SCHEMA, compression=self._codec) as writer:
-            writer.write_batch(record_batch(results))
+        with pq.ParquetWriter(buffer, self._schema, compression=self._codec) as writer:
+            writer.write_batch(record_batch(results, self._schema))
         return buffer.getvalue()
 
     def draft(self, results: Sequence[Result]) -> bytes:
         """Return results as bytes that can be appended to others."""
-        return _framed(record_batch(results)) if results else b""
+        return _framed(record_batch(results, self._schema)) if results else b""
 
     def length(self, drafts: Path, rows: int) -> int:
         """Return how many bytes of drafts hold their first rows. Raises ValueError if no draft ends there."""
@@ -103,17 +112,17 @@ class ParquetFormat:
     def write(self, drafts: Path, create: Callable[[str], Path]) -> None:
         """Write all records of drafts to files; ``create`` names the one of a partition, which may be ``""``."""
         with pa.memory_map(str(drafts)) as source:
-            batches = list(_unframed(source))
+            batches = list(_unframed(source, self._schema))
             if self._partition is None:
-                self._write_file(create(""), SCHEMA, batches)
+                self._write_file(create(""), self._schema, batches)
                 return
             groups = self._groups(batches)
             # Sorted at once, which takes memory for a copy; partition by partition takes several times as long.
             order = pa.array([row for rows in groups.values() for row in rows], pa.int64())
-            table = pa.Table.from_batches(batches, SCHEMA).take(order)
+            table = pa.Table.from_batches(batches, self._schema).take(order)
             place = 0
             for name, rows in groups.items():
-                footer = SCHEMA.with_metadata({_ROWS: _packed(rows)})
+                footer = self._schema.with_metadata({_ROWS: _packed(rows)})
                 self._write_file(create(name), footer, table.slice(place, len(rows)).to_batches(_CHUNK))
                 place += len(rows)
 
@@ -139,7 +148,7 @@ class ParquetFormat:
                     place += len(batch)
                     kept = sum(number < rows for number in own)  # they ascend
                     if kept:
-                        yield _framed(pa.record_batch(batch.columns, SCHEMA).slice(0, kept))
+                        yield _framed(pa.record_batch(batch.columns, self._schema).slice(0, kept))
 
     def _groups(self, batches: Sequence[pa.RecordBatch]) -> dict[str, list[int]]:
         """Return which rows are of which partition."""
@@ -158,20 +167,20 @@ class ParquetFormat:
             waiting.append(batch)
             size += batch.nbytes
             if size >= self._row_group:
-                yield pa.Table.from_batches(waiting, SCHEMA)
+                yield pa.Table.from_batches(waiting, self._schema)
                 waiting, size = [], 0
         if waiting:
-            yield pa.Table.from_batches(waiting, SCHEMA)
+            yield pa.Table.from_batches(waiting, self._schema)
 
 
-def record_batch(results: Sequence[Result]) -> pa.RecordBatch:
-    """Return results as columns."""
-    return pa.record_batch([_column(field, results) for field in SCHEMA], SCHEMA)
+def record_batch(results: Sequence[Result], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
+    """Return results as the columns of a schema."""
+    return pa.record_batch([_column(field, results) for field in schema], schema)
 
 
 def _column(field: pa.Field, results: Sequence[Result]) -> pa.Array:
     name = field.name
-    values = [getattr(result, name) for result in results]
+    values = list(map(reader(name), results))
     if all(value is None for value in values):
         return pa.nulls(len(values), field.type)
     if name == "headers":
@@ -212,10 +221,10 @@ def _framed(batch: pa.RecordBatch) -> bytes:
     return b"".join([_FRAME.pack(data.size, batch.num_rows), data])
 
 
-def _unframed(source: Any) -> Iterator[pa.RecordBatch]:
+def _unframed(source: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     while head := source.read(_FRAME.size):
         size, _ = _FRAME.unpack(head)
-        yield pa.ipc.read_record_batch(source.read_buffer(size), SCHEMA)
+        yield pa.ipc.read_record_batch(source.read_buffer(size), schema)
 
 
 def _packed(rows: Sequence[int]) -> bytes:

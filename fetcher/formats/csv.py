@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from fetcher.errors import suggestion
+from fetcher.fields import known_columns, reader
 from fetcher.formats.compression import Compression, compressed
 from fetcher.formats.records import body_text, json_text, writable
 from fetcher.model import Result
@@ -37,13 +37,7 @@ _QUOTED = re.compile(r"[\",;\t\r\n]|^\s|\s$")
 
 def _columns(names: list[str]) -> list[str]:
     """Refuse columns that no record has, that come twice, and bodies that nobody could read back."""
-    known = Result.__struct_fields__
-    for name in names:
-        if name not in known:
-            message = f"has {name[:60]!r}, which no record has{suggestion(name, known)}"
-            raise PydanticCustomError("column", "{message}", {"message": message})
-    if len(set(names)) < len(names):
-        raise PydanticCustomError("column", "has a column twice")
+    known_columns(names)
     if "body" in names and "body_encoding" not in names:
         raise PydanticCustomError(
             "column", "has body without body_encoding, which tells text from base64; add it behind body"
@@ -56,7 +50,8 @@ class CsvConfig(Settings):
 
     type: Literal["csv"] = "csv"
     columns: Annotated[list[str], AfterValidator(_columns)] = Field(default=[*Result.__struct_fields__], min_length=1)
-    """Which fields of the record, in which order; by default all."""
+    """Which fields of the record, in which order; by default all. A value of `extracted` or `meta` has a column of its
+    own as `extracted.price`, `meta.shop`."""
     delimiter: Literal[",", ";", "\t"] = ","
     spreadsheet_safe: bool = True
     """Put an apostrophe in front of text that a spreadsheet would take for a formula."""
@@ -73,13 +68,13 @@ class CsvFormat:
     """Encodes a result as a row of cells."""
 
     def __init__(self, columns: Sequence[str], *, delimiter: str = ",", spreadsheet_safe: bool = True) -> None:
-        self._columns = tuple(columns)
+        self._columns = {name: reader(name) for name in columns}
         self._delimiter = delimiter
         self._safe = spreadsheet_safe
 
     def begin(self) -> bytes:
         """Return the header row."""
-        return f"{self._delimiter.join(self._columns)}\r\n".encode()
+        return f"{self._delimiter.join(map(self._text, self._columns))}\r\n".encode()
 
     def encode(self, results: Sequence[Result]) -> bytes:
         """Return a row for each result."""
@@ -91,7 +86,7 @@ class CsvFormat:
         return "".join([f"{join(row)}\r\n" for row in zip(*columns, strict=True)]).encode()
 
     def _cells(self, name: str, results: Sequence[Result]) -> list[str]:
-        values: list[Any] = [getattr(result, name) for result in results]
+        values: list[Any] = list(map(self._columns[name], results))
         if name == "body":
             values = [None if body is None else _body(body)[0] for body in values]
         elif name == "body_encoding":

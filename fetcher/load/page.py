@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from string import Template
 from typing import TYPE_CHECKING
 
-from fetcher.errors import MissingExtraError
+from fetcher.extras import missing
 from fetcher.load.comparison import compare, differences
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ _PLOTS = {
 def check() -> None:
     """Raise MissingExtraError if the library that plots is not installed."""
     if find_spec("plotly") is None:
-        raise MissingExtraError(
-            "--html needs plotly, which is not installed; install it with: pip install 'fetcher[report]'"
-        )
+        raise missing("plotly", "report", "--html")
 
 
 def render(report: Report, old: Report | None = None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from fetcher.errors import BAD_INPUT, NOT_HAD
 from fetcher.histogram import bucket_of, quantile
 from fetcher.model import Outcome, Result
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fetcher.errors import ErrorKind
+
+
+class Limit(Protocol):
+    """How many jobs of a batch may fail before all of it counts as failed."""
+
+    def exceeded(self, failed: int, total: int) -> bool:
+        """Return whether more failed than may."""
+        ...
 
 
 class Kind(msgspec.Struct):
@@ -45,6 +54,21 @@ class Tally(msgspec.Struct):
     def total(self) -> int:
         """Results counted."""
         return sum(self.outcomes.values())
+
+    @property
+    def missed(self) -> int:
+        """Jobs whose answer nobody has got: those that failed, and those that were skipped though they were wanted."""
+        return self.outcomes.get(Outcome.FAILED, 0) + sum(map(self.count, NOT_HAD))
+
+    @property
+    def all_unusable(self) -> bool:
+        """Tell whether there were rows, and none of them could be a job."""
+        skipped = self.outcomes.get(Outcome.SKIPPED, 0)
+        return 0 < skipped == self.total == sum(map(self.count, BAD_INPUT))
+
+    def exceeds(self, limit: Limit, jobs: int) -> bool:
+        """Tell whether a batch of so many jobs is to count as failed: for what was missed, or for its input."""
+        return limit.exceeded(self.missed, jobs) or self.all_unusable
 
     def count(self, kind: ErrorKind) -> int:
         """Return how many jobs ended with an error kind."""

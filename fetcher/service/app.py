@@ -10,6 +10,7 @@ operations      what can be asked for
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,19 +24,22 @@ from fetcher.service.operations import register
 from fetcher.service.problems import tell_problems
 from fetcher.service.reception import Reception
 from fetcher.service.reference.page import render
-from fetcher.service.routes import operations
+from fetcher.service.routes import batches, health, results, state, submitting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fetcher.service.desk import Desk
+    from fetcher.service.operations import Operation
     from fetcher.service.settings import ServiceSettings
 
 BACKLOG = 1024
 _FRAMES = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _NO_CONTENT = f"default-src 'none'; {_FRAMES}"
 _OWN_CONTENT = (
-    f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; {_FRAMES}"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    # No text becomes an element, whatever a script of ours does with it (Trusted Types).
+    f"require-trusted-types-for 'script'; {_FRAMES}"
 )
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -58,6 +62,17 @@ def create_app(desk: Desk) -> web.Application:
     app.on_response_prepare.append(_add_headers)
     app.on_startup.append(_opening(reception))
     return app
+
+
+def operations(desk: Desk, reception: Reception) -> list[Operation]:
+    """Return everything that can be asked for, in the order in which people read about it."""
+    return [
+        submitting.operation(desk, reception),
+        *batches.operations(desk),
+        results.operation(desk),
+        *state.operations(desk),
+        *health.operations(desk),
+    ]
 
 
 def _opening(reception: Reception) -> Callable[[web.Application], Awaitable[None]]:
@@ -101,8 +116,10 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     """Say to browsers what an answer may do: nothing, but for our own pages."""
     response.headers.update(_HEADERS)
     response.headers["Server"] = "fetcher"
-    is_page = response.content_type == "text/html"
-    response.headers["Content-Security-Policy"] = _OWN_CONTENT if is_page else _NO_CONTENT
+    # The fields of a 304 take the place of those that the browser has of the page (RFC 9111, section 3.2).
+    if response.status != HTTPStatus.NOT_MODIFIED:
+        is_page = response.content_type == "text/html"
+        response.headers["Content-Security-Policy"] = _OWN_CONTENT if is_page else _NO_CONTENT
     response.headers.setdefault("Cache-Control", "no-store")
 
 

@@ -1,6 +1,6 @@
 """The connections of the API, bounded in number and in time, so that slow clients keep nobody else from it.
 
-- A head has ``HEAD_SECONDS`` from its first byte, or from the connection; one that is idle ``IDLE_SECONDS``.
+- A client has ``HEAD_SECONDS`` to send the head of a request, from the connection or from the last answer on.
 - A client that reads nothing of its answer for ``STALLED_SECONDS`` is cut off, whatever the answer is.
 - There are ``most`` connections. For a newcomer beyond them the one is closed that has waited longest without having
   asked for anything. Where all of them have asked, there are ``RESERVE`` more, on which only probes are answered.
@@ -24,12 +24,12 @@ from fetcher.service.problems import ProblemError, respond, trace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-HEAD_SECONDS = 15.0
-IDLE_SECONDS = 75.0
+HEAD_SECONDS = 75.0
+"""Longer than the 60 s for which nginx keeps a connection that it may use again."""
 STALLED_SECONDS = 30.0
 RESERVE = 32
 PROBES = frozenset({"/livez", "/readyz"})
-_LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 class Connection(web.RequestHandler):
     """A connection to a client, and since when it waits for what."""
 
-    __slots__ = ("_bounded", "asked", "asking_since", "since", "stalled_since")
+    __slots__ = ("_bounded", "asked", "since", "stalled_since")
 
     def __init__(self, server: BoundedServer, **kwargs: Any) -> None:
         super().__init__(server, **kwargs)
@@ -46,14 +46,12 @@ class Connection(web.RequestHandler):
         """Whether a request is being answered."""
         self.since = 0.0
         """When the last request was answered, or the connection was made."""
-        self.asking_since: float | None = None
-        """Since when the head of a request is awaited that has begun."""
         self.stalled_since: float | None = None
         """Since when the client takes no more of its answer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or drop it at once if there is no room."""
-        self.since = self.asking_since = self._bounded.now()
+        self.since = self._bounded.now()
         if not self._bounded.admit(self):
             cast("asyncio.Transport", transport).abort()
             return
@@ -63,12 +61,6 @@ class Connection(web.RequestHandler):
         """Make room."""
         self._bounded.forget(self)
         super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Note when a head begins."""
-        if not self.asked and self.asking_since is None:
-            self.asking_since = self._bounded.now()
-        super().data_received(data)
 
     def pause_writing(self) -> None:
         """Note that the client takes no more."""
@@ -83,18 +75,15 @@ class Connection(web.RequestHandler):
     def begin(self) -> None:
         """A request has been read up to the end of its head."""
         self.asked = True
-        self.asking_since = None
 
     def end(self) -> None:
         """Its answer has been made."""
         self.asked = False
         self.since = self._bounded.now()
 
-    def is_late(self, now: float) -> bool:
-        """Tell whether the client has taken too long, to ask or to read."""
-        if self.stalled_since is not None:
-            return now - self.stalled_since > STALLED_SECONDS
-        return self.asking_since is not None and now - self.asking_since > HEAD_SECONDS
+    def is_stalled(self, now: float) -> bool:
+        """Tell whether the client has not read for too long."""
+        return self.stalled_since is not None and now - self.stalled_since > STALLED_SECONDS
 
     @property
     def is_in_crowd(self) -> bool:
@@ -162,7 +151,7 @@ class BoundedServer(web.Server):
 
     def start(self) -> None:
         """Look after the connections from now on."""
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def stop(self) -> None:
         """Look no more."""
@@ -172,7 +161,7 @@ class BoundedServer(web.Server):
 
     def _look(self) -> None:
         now = self.now()
-        for connection in [connection for connection in self._open if connection.is_late(now)]:
+        for connection in [connection for connection in self._open if connection.is_stalled(now)]:
             connection.abort()
         self.start()
 
@@ -192,7 +181,8 @@ class Runner(web.AppRunner):
             self._most,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=IDLE_SECONDS,
+            # Also what a head may take: aiohttp waits for either in the same way.
+            keepalive_timeout=HEAD_SECONDS,
             lingering_time=5.0,
             logger=_quiet_logger(),
         )

@@ -94,6 +94,17 @@ class Keeper(Shelf):
         if self._stopped is not None:
             await asyncio.shield(self._stopped)
 
+    def reconfigure(self, config: ServiceConfig) -> None:
+        """Keep to another config from now on, as far as it can change: what may run, what may be submitted.
+
+        What the batches share is told by whom it belongs to, before.
+        """
+        self._settings = config.service
+        self._preparation.reconfigure(config)
+        for batch in self.running.values():
+            batch.reconfigure()
+        self._look.set()
+
     async def drain(self, seconds: float) -> None:
         """Take no more batches, and let those that run end what is in flight, or cut them off when time is up.
 

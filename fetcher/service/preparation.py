@@ -31,11 +31,15 @@ class Preparation:
     def __init__(
         self, config: ServiceConfig, workspace: Workspace, shared: Shared | None, clock: Callable[[], float]
     ) -> None:
-        self._settings = config.service
-        self._rules = Rules(config)
         self._workspace = workspace
         self._shared = shared
         self._clock = clock
+        self.reconfigure(config)
+
+    def reconfigure(self, config: ServiceConfig) -> None:
+        """Judge what is submitted by another config from now on."""
+        self._settings = config.service
+        self._rules = Rules(config)
 
     async def new(
         self, text: str, label: str, origin: Origin, *, upload: Path | None = None, batch_id: str | None = None

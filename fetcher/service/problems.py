@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/problem+json"
 _KEPT = frozenset({"Allow", "Retry-After"})
+_LATER = {"Retry-After": "5"}
 _STATUSES = (
     (UnknownBatchError, HTTPStatus.NOT_FOUND),
     (BatchStateError, HTTPStatus.CONFLICT),
@@ -87,12 +88,19 @@ def _answer(error: Exception) -> web.Response | None:  # noqa: PLR0911  a table
         case ConfigProblems():
             return respond(422, "the config can not be used as it stands", problems=error.problems)
         case FetcherError():
-            return next((respond(status, str(error)) for kind, status in _STATUSES if isinstance(error, kind)), None)
+            return _of_ours(error)
         case RequestPayloadError():
             return respond(400, "the body ends early, or is not framed as HTTP has it")
         case OSError() if error.errno in _DISK_FULL:
             return respond(507, "the disk of the service is full")
     return None
+
+
+def _of_ours(error: FetcherError) -> web.Response | None:
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+    if status is None:
+        return None
+    return respond(status, str(error), headers=_LATER if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
 
 
 def _of_http(error: web.HTTPException) -> web.Response:
@@ -107,7 +115,7 @@ def _of_http(error: web.HTTPException) -> web.Response:
 
 def trace(error: BaseException | None) -> str:
     """Return where an error comes from, for the log."""
-    return "".join(traceback.format_exception(error))
+    return "".join(traceback.format_exception(error, limit=-20))
 
 
 def _fault(request: web.Request, error: Exception) -> web.Response:

@@ -53,14 +53,11 @@ async def ready_for_body(request: web.Request, most: int) -> Read:
 
 
 async def _paced(read: Read, most: int) -> AsyncGenerator[bytes]:
-    clock = asyncio.get_running_loop().time
-    started, size = clock(), 0
+    now = asyncio.get_running_loop().time
+    started, size = now(), 0
     while True:
-        try:
-            async with asyncio.timeout_at(started + GRACE_SECONDS + size / SLOWEST):
-                chunk = await read()
-        except TimeoutError:
-            raise too_slow() from None
+        async with in_time(started + size / SLOWEST - now()):
+            chunk = await read()
         if not chunk:
             return
         size += len(chunk)
@@ -69,9 +66,15 @@ async def _paced(read: Read, most: int) -> AsyncGenerator[bytes]:
         yield chunk
 
 
-def too_slow() -> ProblemError:
-    """Return the end of a request whose body does not come."""
-    return ProblemError(HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", headers={"Connection": "close"})
+@contextlib.asynccontextmanager
+async def in_time(more: float = 0.0) -> AsyncIterator[None]:
+    """Give a part of a body ``GRACE_SECONDS`` to come, and some more."""
+    try:
+        async with asyncio.timeout(GRACE_SECONDS + more):
+            yield
+    except TimeoutError:
+        close = {"Connection": "close"}
+        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", headers=close) from None
 
 
 def _too_large(most: int) -> ProblemError:

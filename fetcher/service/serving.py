@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fetcher.service.models import BatchView, Why
     from fetcher.service.settings import ServiceConfig
 
+_FIXED = ("host", "port", "hosts", "tokens", "state_dir", "watch", "max_upload", "max_connections")
 _ANSWERS = 2.0  # seconds that answers have which are under way when everything else has ended
 
 
@@ -97,6 +98,25 @@ class Service:
         """Take no more, let what is in flight end within the shutdown timeout, and have ``run`` return."""
         self._draining.set()
 
+    def reconfigure(self, config: ServiceConfig) -> None:
+        """Keep to another config from now on, dropping no work: to its limits, and to what batches may do.
+
+        What can not change while the service runs stays as it was: where it listens, where it keeps its state, tokens,
+        and how it connects.
+        """
+        self._shared.reconfigure(config.limits)
+        fixed = {name: getattr(self.config.service, name) for name in _FIXED}
+        kept = {"service": config.service.model_copy(update=fixed), "http": self.config.http}
+        self.config = config.model_copy(update=kept)
+        self.keeper.reconfigure(self.config)
+
+    def trouble(self, about: str, words: str | None) -> None:
+        """Tell people what is not as it should be, or with None that it is again."""
+        if words is None:
+            self._troubles.pop(about, None)
+        else:
+            self._troubles[about] = words
+
     async def run(self) -> bool:
         """Serve until drained; return whether nothing is left to be resumed. Raises what went wrong."""
         started = time.monotonic()
@@ -112,10 +132,7 @@ class Service:
             self.state = "ready"
             log = structlog.get_logger()
             log.info("service_started", url=listening.url, version=__version__)
-            failure = await self._until_told()
-            self.state = "draining"
-            log.info("service_draining", reason="it was told to" if failure is None else str(failure))
-            await self.keeper.drain(self._time_left())
+            failure = await self._serve()
             self._events.end()
             await listening.stop()
             done = await self.keeper.close()
@@ -149,24 +166,36 @@ class Service:
             )
         )
 
-    def _background(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return what goes on until the service drains."""
+    async def _serve(self) -> Exception | None:
+        """Let everything go on until the service is to end, and drain; return what is to blame, None if it was told.
+
+        What submits ends first, what looks at the batches last.
+        """
+        watching = _started(self._watching())
+        submitting = _started(self._submitting())
+        told = asyncio.create_task(self._draining.wait(), name="drain")
+        await asyncio.wait([told, *submitting, *watching], return_when=asyncio.FIRST_COMPLETED)
+        failure = _first_failure([*watching, *submitting])
+        await _cancel([told, *submitting])
+        self.state = "draining"
+        self._snapshots.tick()  # what was looked at a moment ago is out of date
+        reason = "it was told to" if failure is None else f"{type(failure).__name__}: {failure}"
+        structlog.get_logger().info("service_draining", reason=reason)
+        await self.keeper.drain(self._time_left())
+        await _cancel(watching)
+        return failure
+
+    def _watching(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Return what looks at the batches."""
         return {
             "keeper": self.keeper.supervise(),
             "snapshots": self._snapshots.run(self._events.publish),
             "why": self._reasons.run(),
         }
 
-    async def _until_told(self) -> Exception | None:
-        """Wait until the service is to end, and return what is to blame, None if it was told to."""
-        told = asyncio.create_task(self._draining.wait(), name="drain")
-        tasks = [asyncio.create_task(work, name=name) for name, work in self._background().items()]
-        await asyncio.wait([told, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        failures = [task.exception() for task in tasks if task.done() and not task.cancelled()]
-        for task in [told, *tasks]:
-            task.cancel()
-        await asyncio.gather(told, *tasks, return_exceptions=True)
-        return next((failure for failure in failures if isinstance(failure, Exception)), None)
+    def _submitting(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Return what has batches taken, or changes what they may do."""
+        return {}
 
     def _engines(self) -> Iterator[Engine]:
         return (batch.engine for batch in self.keeper.running.values())
@@ -177,3 +206,24 @@ class Service:
     def _observe(self, results: Sequence[Result]) -> None:
         for observe in self._observers:
             observe(results)
+
+
+def _started(work: Mapping[str, Coroutine[Any, Any, None]]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(one, name=name) for name, one in work.items()]
+
+
+def _first_failure(tasks: Sequence[asyncio.Task[None]]) -> Exception | None:
+    """Return why one of the tasks has ended: that it did is a fault, whatever it says."""
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            failure = task.exception()
+            if isinstance(failure, Exception):
+                return failure
+            return RuntimeError(f"{task.get_name()} has ended by itself")
+    return None
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,13 +18,13 @@ from email.message import EmailMessage
 from email.utils import localtime
 from html import escape
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fetcher.errors import ConfigError, SinkError, StateError
+from fetcher.errors import UNWANTED, ConfigError, SinkError, StateError
 from fetcher.extras import load_extra
 from fetcher.model import Outcome, Result
 from fetcher.registry import config_class
@@ -65,6 +65,7 @@ Mailbox = Annotated[str, AfterValidator(_mailbox)]
 class EmailConfig(SinkSettings):
     """One message when a batch has ended."""
 
+    extras: ClassVar[tuple[str, ...]] = ("email",)
     type: Literal["email"] = "email"
     host: str = Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")
     """The SMTP server."""
@@ -81,9 +82,11 @@ class EmailConfig(SinkSettings):
     subject: Annotated[str, AfterValidator(_one_line)] = Field(default="[fetcher] {batch}: {ending}", max_length=200)
     """``{batch}`` is the name of the batch, ``{ending}`` how it ended."""
     when: Literal["always", "trouble"] = "always"
-    """``trouble``: only if a run was stopped by a fault, or if more jobs failed than ``max_failures`` of the batch."""
+    """``trouble``: only if a run was stopped by a fault, if more jobs failed than ``max_failures`` of the batch allows,
+    or if no row of its input could be used."""
     attach: int = Field(default=1000, ge=0, le=10_000)
-    """How many failures are attached at most, the first ones; 0 is none."""
+    """How many failures are attached at most, the first ones; 0 is none. Rows of the input that could not be used are
+    among them, and jobs that were skipped because their host was down; not what robots.txt disallows."""
     timeout: Annotated[Duration, Field(gt=0)] = 30.0
     """For how long the server may be silent."""
     required: bool = False
@@ -150,7 +153,7 @@ class EmailSink:
         """Keep what failed, as long as there is room for it."""
         room = self._config.attach - len(self._failures)
         if room > 0:
-            failed = [_brief(result) for result in results if result.outcome is Outcome.FAILED][:room]
+            failed = [_brief(result) for result in results if _is_told(result)][:room]
             if failed:
                 self._failures += failed
                 self._mark.failures.append(_packed(failed))
@@ -265,6 +268,10 @@ def _is_local(host: str) -> bool:
 # Failures
 
 
+def _is_told(result: Result) -> bool:
+    return result.outcome is not Outcome.OK and result.error_kind not in UNWANTED
+
+
 def _brief(result: Result) -> Result:
     """Return as much of a result as the table shows."""
     return Result(
@@ -305,6 +312,8 @@ def _headline(ending: Ending) -> str:
     failed = f"{ending.failed:,} of {ending.jobs:,} jobs failed"
     if ending.stopped is not None:
         return f"STOPPED, {ending.done:,} of {ending.jobs:,} jobs done"
+    if ending.exceeded and not ending.failed:
+        return f"FAILED, none of {ending.jobs:,} rows of the input could be used"
     if ending.exceeded:
         return f"FAILED, {failed} (more than {ending.limit})"
     return f"finished, {failed}" if ending.failed else f"finished, all of {ending.jobs:,} jobs"
@@ -322,7 +331,7 @@ def _rows(ending: Ending, kept: int) -> list[tuple[str, str]]:
     rows += [(f"error {name}", f"{count:,}") for name, count in sorted(ending.kinds.items(), key=lambda it: -it[1])]
     rows.append(("time", f"{ending.seconds:,.0f} s"))
     if kept:
-        what = "all of them" if kept >= ending.failed else f"the first {kept:,} of {ending.failed:,}"
+        what = "all of them" if kept >= ending.told else f"the first {kept:,} of {ending.told:,}"
         rows.append(("failures", f"{what} in failures.csv"))
     return rows
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -19,11 +19,11 @@ from pydantic_core import PydanticCustomError
 from fetcher.errors import ConfigError, FetcherError, SinkError
 from fetcher.extras import load_extra
 from fetcher.settings import Duration, Secret
-from fetcher.sink_settings import SinkSettings
+from fetcher.sink_settings import REJECTED, SinkSettings
 from fetcher.sinks.jetstream import Acks, Refusal
+from fetcher.sinks.rejected import Rejected
 from fetcher.sinks.remote import (
     Packed,
-    Rejected,
     away,
     has_userinfo,
     identity,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fetcher.interfaces import Format
     from fetcher.model import Result
 
+_PORT = 4222
 _PORTION_BYTES = 4 * 1024 * 1024
 _LONGEST_ID = 200
 _GRACE = 1.0
@@ -70,6 +71,7 @@ def _server(url: str) -> str:
 class NatsConfig(SinkSettings):
     """Records published to a JetStream stream."""
 
+    extras: ClassVar[tuple[str, ...]] = ("nats",)
     type: Literal["nats"] = "nats"
     servers: list[Annotated[str, AfterValidator(_server)]] = Field(min_length=1)
     """The servers of the cluster, or some of them: ``nats://host:4222``, or ``tls://`` for TLS."""
@@ -90,8 +92,9 @@ class NatsConfig(SinkSettings):
     """How many messages may wait for their acknowledgement at a time."""
     timeout: Annotated[Duration, Field(gt=0)] = 10.0
     """For how long the server may be silent."""
-    rejected: str = Field(default="state/{batch}.nats.rejected.jsonl", min_length=1)
-    """Where records go that are larger than the server or the stream takes. ``{batch}`` is the name of the batch."""
+    rejected: str = Field(default=REJECTED, min_length=1)
+    """Where records go that are larger than the server or the stream takes. ``{batch}`` is the name of the batch,
+    ``{sink}`` that of the sink."""
 
     @model_validator(mode="after")
     def _one_way_to_log_in(self) -> Self:
@@ -100,6 +103,12 @@ class NatsConfig(SinkSettings):
         if (self.username is None) != (self.password is None):
             raise PydanticCustomError("nats", "has a username without a password, or a password without a username")
         return self
+
+    @property
+    def identity(self) -> str:
+        """Which stream this is, and under which subject, on which servers."""
+        servers = sorted({f"{parts.hostname}:{parts.port or _PORT}" for parts in map(urlsplit, self.servers)})
+        return f"nats://{','.join(servers)}/{self.stream}/{self.subject}"
 
     def build(self) -> NatsSink:
         """Return the sink, not yet connected."""
@@ -133,7 +142,8 @@ class NatsSink:
             raise failure if failure.retryable else ConfigError(str(failure)) from failure
 
     async def discard(self, mark: str) -> None:
-        """Do nothing: others may have read it already."""
+        """Forget what was rejected; what was published others may have read already."""
+        await self._rejected.forget(mark)
 
     async def open(self, mark: str | None) -> str:
         """Create the stream if it is not there, prove that it takes the subject, and return the name of the run."""
@@ -166,7 +176,8 @@ class NatsSink:
         try:
             for item in portion:
                 if len(item.line) + _headers_size(item) > self._client.max_payload:
-                    await self._rejected.add(item, f"has more than the {self._client.max_payload} bytes of the server")
+                    reason = f"has more than the {self._client.max_payload} bytes of the server"
+                    await self._rejected.add(item, reason, self._run)
                     continue
                 token = str(len(sent))
                 sent[token] = item
@@ -179,7 +190,7 @@ class NatsSink:
         for token, answer in self._acks.refused.items():
             if answer.err_code != _TOO_LARGE:
                 raise self._refusal(answer)
-            await self._rejected.add(sent[token], "is larger than the stream takes (max_msg_size)")
+            await self._rejected.add(sent[token], "is larger than the stream takes (max_msg_size)", self._run)
 
     async def _settled(self) -> None:
         """Wait for all acknowledgements. Raises SinkError if the connection ends, or nothing more comes."""

@@ -18,7 +18,7 @@ import re
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote
 
 import msgspec
@@ -63,6 +63,7 @@ _RETRIES = {
 class ObjectStoreConfig(SinkSettings):
     """Records in objects of a store, one for each batch."""
 
+    extras: ClassVar[tuple[str, ...]] = ("objectstore",)
     type: Literal["objectstore"] = "objectstore"
     path: str
     """The folder of objects, as ``s3://bucket/pages.jsonl.zst``; ``gs://bucket/...``, ``az://container/...`` and

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
+from fetcher.dsn import check_dsn, place_of
 from fetcher.errors import ConfigError, FetcherError, SinkError, StateError
 from fetcher.extras import load_extra
 from fetcher.settings import Duration, Secret
@@ -60,8 +59,9 @@ _NO_RIGHTS = "42501"
 class PostgresSinkConfig(SinkSettings):
     """Records as rows of a table in a PostgreSQL database."""
 
+    extras: ClassVar[tuple[str, ...]] = ("postgres",)
     type: Literal["postgres"] = "postgres"
-    dsn: Secret
+    dsn: Annotated[Secret, AfterValidator(check_dsn)]
     """Where the database is: ``postgresql://user:password@host:5432/database``, with ``?sslmode=verify-full`` and other
     parameters of libpq. Better kept elsewhere: ``{env: NAME}`` or ``{file: path}``."""
     table: Identifier = "results"
@@ -72,26 +72,10 @@ class PostgresSinkConfig(SinkSettings):
     """How long the server may take for one batch; then it is tried again."""
     connect_timeout: Annotated[Duration, Field(gt=0)] = 10.0
 
-    @field_validator("dsn")
-    @classmethod
-    def _is_dsn(cls, dsn: SecretStr) -> SecretStr:
-        try:
-            url = urlsplit(dsn.get_secret_value())
-            usable = url.scheme in {"postgres", "postgresql"} and (url.port or _PORT) > 0
-        except ValueError:
-            usable = False
-        if not usable:
-            # Without what was given, in which there is a password.
-            words = "should be a URL such as postgresql://user:password@host:5432/database (special characters as %40)"
-            raise PydanticCustomError("dsn", words)
-        return dsn
-
     @property
     def path(self) -> str:
         """Which table this is, without credentials: a batch is only resumed with the same one."""
-        url = urlsplit(self.dsn.get_secret_value())
-        host = f"{url.hostname or 'localhost'}:{url.port or _PORT}"
-        return f"postgresql://{host}{url.path or '/'}/{self.schema_name}.{self.table}"
+        return f"{place_of(self.dsn.get_secret_value())}/{self.schema_name}.{self.table}"
 
     def build(self) -> PostgresSink:
         """Return the sink, not yet connected."""

@@ -10,7 +10,7 @@ machine, with ``everysec`` all but the last second does. Replicas are not waited
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fetcher.interfaces import Format
     from fetcher.model import Result
 
+_PORT = 6379
 _PORTION = 500
 _PORTION_BYTES = 1024 * 1024
 # What the server says when it may take the same command later.
@@ -63,6 +64,7 @@ def _address(url: str) -> str:
 class RedisConfig(SinkSettings):
     """Records appended to a Redis stream."""
 
+    extras: ClassVar[tuple[str, ...]] = ("redis",)
     type: Literal["redis"] = "redis"
     url: Annotated[str, AfterValidator(_address)]
     """The server and the number of its database: ``redis://host:6379/0``, or ``rediss://`` for TLS."""
@@ -83,6 +85,13 @@ class RedisConfig(SinkSettings):
             raise PydanticCustomError("redis", "has a username but no password")
         return self
 
+    @property
+    def identity(self) -> str:
+        """Which stream this is, on which server."""
+        parts = urlsplit(self.url)
+        database = parts.path.strip("/") or "0"
+        return f"redis://{parts.hostname}:{parts.port or _PORT}/{database}/{self.stream}"
+
     def build(self) -> RedisSink:
         """Return the sink, not yet connected."""
         return RedisSink(self, json_records())
@@ -95,7 +104,7 @@ class RedisSink:
         parts = urlsplit(config.url)
         self._config = config
         self._format = form
-        self._place = f"redis {parts.hostname}:{parts.port or 6379}, stream {config.stream!r}"
+        self._place = f"redis {parts.hostname}:{parts.port or _PORT}, stream {config.stream!r}"
         self._written = Written()
         self._client: Any = None
 

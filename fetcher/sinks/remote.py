@@ -1,23 +1,18 @@
-"""What the sinks that talk to a server share: records as JSON, TLS, and what becomes of records that are refused."""
+"""What the sinks that talk to a server share: records as JSON, portions of them, TLS, and words for what goes wrong."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import os
 import re
 import ssl
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import structlog
 
 from fetcher.errors import EXIT_RESUMABLE, ConfigError, SinkError
 from fetcher.model import Result
 from fetcher.registry import config_class
-from fetcher.sinks.writing import append
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -93,38 +88,6 @@ class Written:
     def end(self) -> None:
         """Forget the batch: all of it is written."""
         self._batch, self._keys = "", set()
-
-
-class Rejected:
-    """A file of records that a server will never take, each with the reason. ``{batch}`` in its path is the batch.
-
-    A batch that is written again after a crash may have its rejected records there twice.
-    """
-
-    def __init__(self, path: str, place: str) -> None:
-        self._path = path
-        self._place = place
-
-    async def add(self, item: Packed, reason: str) -> None:
-        """Keep a record durably. Raises SinkError if that fails."""
-        path = Path(self._path.replace("{batch}", item.result.batch))
-        head = msgspec.json.encode({"refused_by": self._place, "reason": reason})
-        await asyncio.to_thread(_append, path, head[:-1] + b',"record":' + item.line + b"}\n")
-        structlog.get_logger().warning(
-            "record rejected", sink=self._place, job=shown(item.result.job_id), reason=reason, kept_in=str(path)
-        )
-
-
-def _append(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-    except OSError as error:
-        raise SinkError(f"{path}: can not be written: {error.strerror}; it is where rejected records go") from error
-    try:
-        append(fd, path, os.fstat(fd).st_size, data, synchronous=True)
-    finally:
-        os.close(fd)
 
 
 def new_run() -> str:

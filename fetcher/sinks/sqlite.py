@@ -302,7 +302,8 @@ def _schema(table: str) -> list[str]:
         f"{quoted(column.name)} {_TYPES[column.kind]}{' NOT NULL' if column.required else ''}" for column in COLUMNS
     ]
     definition = ", ".join([*columns, f"{quoted(RUN)} TEXT NOT NULL", f"PRIMARY KEY ({', '.join(KEY)})"])
-    failures = f"SELECT {', '.join(_FAILURE)} FROM {quoted(table)} WHERE outcome = 'failed'"  # noqa: S608  quoted
+    condition = f"outcome <> 'ok' AND ifnull(error_kind, '') NOT IN ({', '.join(map(repr, sorted(map(str, UNWANTED))))})"
+    failures = f"SELECT {', '.join(_FAILURE)} FROM {quoted(table)} WHERE {condition}"  # noqa: S608  quoted
     return [
         *_REGISTER.strip().split("\n"),
         f"CREATE TABLE {quoted(table)}({definition})",

@@ -38,12 +38,12 @@ from yarl import URL
 from fetcher.errors import ConfigError, FetchError, SinkError
 from fetcher.guard import GuardSwitch
 from fetcher.intake import RowError, check_headers
-from fetcher.outbound import guarded_session
+from fetcher.outbound import guarded_session, reason_of
 from fetcher.settings import ByteSize, Duration, Secret
-from fetcher.sink_settings import SinkSettings
+from fetcher.sink_settings import REJECTED, SinkSettings
+from fetcher.sinks.rejected import Rejected
 from fetcher.sinks.remote import (
     Packed,
-    Rejected,
     Written,
     away,
     has_userinfo,
@@ -109,8 +109,8 @@ class WebhookConfig(SinkSettings):
     """Reach public addresses only, and what its ``allow`` has: for a URL that somebody else has given."""
     ping: bool = True
     """Whether a request without records is posted before the first fetch, to see that others will be taken."""
-    rejected: str = Field(default="state/{batch}.webhook.rejected.jsonl", min_length=1)
-    """Where records go that the receiver refuses. ``{batch}`` is the name of the batch."""
+    rejected: str = Field(default=REJECTED, min_length=1)
+    """Where records go that the receiver refuses. ``{batch}`` is the name of the batch, ``{sink}`` that of the sink."""
 
     @model_validator(mode="after")
     def _sendable(self) -> Self:
@@ -123,6 +123,13 @@ class WebhookConfig(SinkSettings):
             if name.lower() in _OURS:
                 raise PydanticCustomError("webhook", "sets the header {name} itself", {"name": name.lower()})
         return self
+
+    @property
+    def identity(self) -> str:
+        """To where records are posted. A query may hold a key, so that it is there as a hash alone."""
+        url = URL(self.url).with_fragment(None)
+        query = hashlib.sha256(url.raw_query_string.encode()).hexdigest() if url.raw_query_string else ""
+        return f"{url.with_query(None)}?{query}"
 
     def build(self) -> WebhookSink:
         """Return the sink, not yet connected."""
@@ -167,7 +174,8 @@ class WebhookSink:
             raise failure if failure.retryable else ConfigError(str(failure)) from failure
 
     async def discard(self, mark: str) -> None:
-        """Do nothing: what was posted can not be taken back."""
+        """Forget what was rejected; what was posted can not be taken back."""
+        await self._rejected.forget(mark)
 
     async def open(self, mark: str | None) -> str:
         """Return the name of the run."""
@@ -210,7 +218,7 @@ class WebhookSink:
             half = len(items) // 2
             refused = await self._deliver(items[:half]) + await self._deliver(items[half:])
         elif reason is not None:
-            await self._rejected.add(items[0], reason)
+            await self._rejected.add(items[0], reason, self._run)
             refused = 1
         else:
             self._some_taken = True
@@ -262,7 +270,7 @@ class WebhookSink:
         except aiohttp.ClientConnectorError as error:
             raise away(self._place, error.os_error.strerror or str(error.os_error), resume=resume) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise away(self._place, error, resume=resume) from error
+            raise away(self._place, reason_of(error), resume=resume) from error
 
     def _headers(self, items: list[Packed], run: str, body: bytes) -> dict[str, str]:
         key = hashlib.sha256(f"{run}:{identity(item.result for item in items)}".encode()).hexdigest()

@@ -17,7 +17,7 @@ import sys
 import threading
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import msgspec
 from pydantic import Field, field_validator, model_validator
@@ -44,6 +44,7 @@ _MOST_CHECKED = 1_000  # files that are opened before the first fetch; a store's
 class FileSourceConfig(Settings):
     """Files of URLs, or stdin."""
 
+    extras: ClassVar[tuple[str, ...]] = ("parquet", "objectstore")
     type: Literal["file"] = "file"
     """Files."""
     path: str | list[str] = Field(min_length=1)

@@ -25,6 +25,7 @@ READ_AHEAD = 4 * 1024 * 1024
 
 _PATH = re.compile(rf"({'|'.join(SCHEMES)})://([^/]+)/(.+)", re.DOTALL)
 _WILD = re.compile(r"[*?\[]")
+_QUERY = re.compile(r"\?\S+")  # in which Azure has signatures
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>\s*<Message>([^<]*)</Message>")
 _RETRIES = {
     "max_retries": 5,
@@ -153,7 +154,7 @@ def _reason(error: Exception) -> str:
     """Return what a driver says, without the dump of its insides that it adds; of a store's own words the code."""
     text = str(error)
     code = _CODE.search(text)
-    return text.partition("\n")[0][:300] if code is None else f"{code[2][:200]} ({code[1]})"
+    return _QUERY.sub("?...", text.partition("\n")[0])[:300] if code is None else f"{code[2][:200]} ({code[1]})"
 
 
 def _first_wild(key: str) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
+from pydantic import AfterValidator
 
+from fetcher.dsn import check_dsn, place_of
 from fetcher.errors import ConfigError, SourceError
 from fetcher.extras import load_extra
 from fetcher.interfaces import Chunk
@@ -36,11 +38,17 @@ _ORDERED |= {"date", "timestamp", "timestamptz"}
 class PostgresSourceConfig(QuerySettings):
     """A query to a PostgreSQL database (extra ``postgres``)."""
 
+    extras: ClassVar[tuple[str, ...]] = ("postgres",)
     type: Literal["postgres"] = "postgres"
     """A query to a PostgreSQL database."""
-    dsn: Secret
+    dsn: Annotated[Secret, AfterValidator(check_dsn)]
     """Where it is: `postgresql://user:password@host:5432/database?sslmode=require`, or `{env: DATABASE_URL}`, or
     `{file: ...}`."""
+
+    @property
+    def identity(self) -> str:
+        """Which database this is, without credentials: a batch is only resumed with the same one."""
+        return place_of(self.dsn.get_secret_value())
 
     def build(self) -> PostgresSource:
         """Return the source."""

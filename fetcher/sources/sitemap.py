@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -26,7 +27,7 @@ from fetcher.errors import ConfigError, ErrorKind, FetchError, SourceError
 from fetcher.guard import GuardSwitch
 from fetcher.intake import RowError, make_job, mask_userinfo, rejected_job
 from fetcher.interfaces import Chunk
-from fetcher.outbound import guarded_session
+from fetcher.outbound import guarded_session, reason_of
 from fetcher.settings import ByteSize, Duration, Secret, Settings
 from fetcher.sources.inputs import path_advice
 from fetcher.sources.sitemap_file import PIECE, Entry, SitemapError, StoredSitemap
@@ -128,6 +129,7 @@ class _Walk:
         self._config = config
         self._start = self._position(position)
         self._files: list[IO[bytes]] = []
+        self._stopped = threading.Event()
 
     async def __aenter__(self) -> Self:
         config = self._config
@@ -143,6 +145,7 @@ class _Walk:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._stopped.set()
         try:
             # In the thread, which may still be about to open one for a reading that was cancelled.
             await self._in_thread(self._close_files)
@@ -245,9 +248,8 @@ class _Walk:
             if _HTTP.match(location)
             else await self._in_thread(lambda: self._local(location))
         )
-        opened = StoredSitemap(
-            file, self._config.max_size, robots=urlsplit(location).path.split("/")[-1] == "robots.txt"
-        )
+        robots = urlsplit(location).path.split("/")[-1] == "robots.txt"
+        opened = StoredSitemap(file, self._config.max_size, robots=robots, stopped=self._stopped)
         try:
             await self._in_thread(opened.begin)
         except BaseException:
@@ -285,7 +287,7 @@ class _Walk:
             except FetchError as error:
                 raise SitemapError(f"is not fetched: {error}") from error
             except (ClientError, TimeoutError, OSError) as error:
-                failure = f"can not be fetched: {str(error) or type(error).__name__}"
+                failure = f"can not be fetched: {reason_of(error)[:300]}"
             if not failure:
                 file.seek(0)
                 return file
@@ -386,4 +388,6 @@ def _chunk(jobs: list[Job], position: Position) -> Chunk:
 
 
 def _shown(location: str) -> str:
-    return mask_userinfo(location)[:200]
+    """Return a location as it may stand in a message: without what may be a password or a key."""
+    place, query, _ = mask_userinfo(location).partition("?" if _HTTP.match(location) else "\0")
+    return f"{place[:200]}?..." if query else place[:200]

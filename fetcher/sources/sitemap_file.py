@@ -1,6 +1,7 @@
 """What a sitemap says (sitemaps.org 0.9): XML, or text with a URL a line; and which sitemaps a robots.txt names.
 
-Read piece by piece, and bounded: in bytes after decompression, in depth, and in that no entity of its own is expanded.
+Read piece by piece, and bounded: in bytes of each layer of compression, in gzip members, in depth, and in that no
+entity of its own is expanded.
 """
 
 from __future__ import annotations
@@ -15,18 +16,24 @@ import msgspec
 from fetcher.intake import MAX_URL_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    import threading
+    from collections.abc import Callable, Iterable, Iterator
 
 PIECE = 64 * 1024
 """Bytes that are parsed at once."""
 
 _GZIP = b"\x1f\x8b"
 _MOST_LAYERS = 2  # a file that is compressed, and sent compressed
+_MOST_MEMBERS = 10_000  # of a layer; they may be empty, and then no bound on what is in them would ever be reached
 _DEEPEST = 32  # levels of XML; those of a sitemap are three
 _LONGEST = MAX_URL_LENGTH + 1  # characters of a field, so that a longer one is known as such
 _ROOTS = {"urlset": "url", "sitemapindex": "sitemap"}
 _FIELDS = frozenset({"loc", "lastmod", "changefreq", "priority"})
+_LINE = 4 * _LONGEST  # bytes of a line of text, from which on it is too long in any case
 _BOM = b"\xef\xbb\xbf"
+# What XML may begin with: UTF-8 and what is like it, or UTF-16 (XML 1.0, appendix F).
+_TELLING = 4
+_XML = (b"<", b"\xff\xfe<\0", b"\xfe\xff\0<", b"\0<")
 
 
 class SitemapError(ValueError):
@@ -42,10 +49,18 @@ class Entry(msgspec.Struct):
 
 
 class SitemapFile:
-    """A sitemap in blocks of bytes, gzipped or not; ``entries`` may be read once ``begin`` was called."""
+    """A sitemap in blocks of bytes, gzipped or not; ``entries`` may be read once ``begin`` was called.
 
-    def __init__(self, blocks: Iterable[bytes], max_size: int, *, robots: bool = False) -> None:
-        self._pieces = _bounded(_unpacked(iter(blocks), _MOST_LAYERS), max_size)
+    Once ``stopped`` is set, whoever reads is told so by a SitemapError soon.
+    """
+
+    def __init__(
+        self, blocks: Iterable[bytes], max_size: int, *, robots: bool = False, stopped: threading.Event | None = None
+    ) -> None:
+        def bounded(pieces: Iterable[bytes]) -> Iterator[bytes]:
+            return _bounded(pieces, max_size, stopped)
+
+        self._pieces = _unpacked(bounded(blocks), _MOST_LAYERS, bounded)
         self._parser: _Xml | _Text
         self._robots = robots
         self._first: list[Entry] = []
@@ -60,11 +75,11 @@ class SitemapFile:
         start = b""
         for piece in self._pieces:
             start = (start + piece).removeprefix(_BOM).lstrip()
-            if start:
+            if len(start) >= _TELLING:
                 break
         if not start and not self._robots:
             raise SitemapError("is empty")
-        xml = start.startswith(b"<") and not self._robots
+        xml = start.startswith(_XML) and not self._robots
         self._parser = _Xml() if xml else _Text(robots=self._robots)
         self._first = self._parser.feed(start)
         while not self._parser.known:
@@ -82,8 +97,8 @@ class SitemapFile:
 class StoredSitemap(SitemapFile):
     """A sitemap that was fetched, in its file."""
 
-    def __init__(self, file: IO[bytes], max_size: int, *, robots: bool) -> None:
-        super().__init__(_blocks(file), max_size, robots=robots)
+    def __init__(self, file: IO[bytes], max_size: int, *, robots: bool, stopped: threading.Event | None = None) -> None:
+        super().__init__(_blocks(file), max_size, robots=robots, stopped=stopped)
         self._file = file
 
     def close(self) -> None:
@@ -180,7 +195,11 @@ class _Text:
 
     def feed(self, data: bytes) -> list[Entry]:
         """Return the entries whose lines end in a piece."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = self._rest + lines[0]
+            self._rest = b""
+        self._rest = (self._rest + rest)[:_LINE]
         return [entry for line in lines if (entry := self._entry(line)) is not None]
 
     def end(self) -> list[Entry]:
@@ -194,40 +213,54 @@ class _Text:
             line = line.strip() if name.strip().lower() == b"sitemap" else b""
         if not line:
             return None
-        text = line[: 4 * _LONGEST].decode("utf-8", "backslashreplace")
+        text = line[:_LINE].decode("utf-8", "backslashreplace")
         try:
-            line.decode()
+            if len(line) < _LINE:  # a longer one may have been cut within a character
+                line.decode()
         except UnicodeDecodeError:
             return Entry(text, wrong="not valid UTF-8")
         return Entry(text)
 
 
-def _bounded(pieces: Iterable[bytes], most: int) -> Iterator[bytes]:
+def _bounded(pieces: Iterable[bytes], most: int, stopped: threading.Event | None) -> Iterator[bytes]:
     size = 0
     for piece in pieces:
+        if stopped is not None and stopped.is_set():
+            raise SitemapError("is no longer wanted")
         size += len(piece)
         if size > most:
             raise SitemapError(f"is larger than max_size, which is {most} bytes")
         yield piece
 
 
-def _unpacked(blocks: Iterator[bytes], layers: int) -> Iterator[bytes]:
-    """Yield what was compressed, told by its first bytes rather than by what anybody says of it."""
+def _unpacked(
+    blocks: Iterator[bytes], layers: int, bounded: Callable[[Iterable[bytes]], Iterator[bytes]]
+) -> Iterator[bytes]:
+    """Yield what was compressed, told by its first bytes rather than by what anybody says of it.
+
+    Each layer is ``bounded``: what is compressed twice may be small at both ends, and endless in between.
+    """
     first = b""
     while len(first) < len(_GZIP) and (block := next(blocks, b"")):
         first += block
     whole = chain([first], blocks)
-    return _unpacked(_inflated(whole), layers - 1) if first.startswith(_GZIP) and layers else whole
+    if not first.startswith(_GZIP) or not layers:
+        return whole
+    return _unpacked(bounded(_inflated(whole)), layers - 1, bounded)
 
 
 def _inflated(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the content of gzip members in pieces, so that no bomb is ever held."""
     member = zlib.decompressobj(31)
+    members = 1
     for block in blocks:
         data = block
         while data:
             if member.eof:
                 member = zlib.decompressobj(31)
+                members += 1
+                if members > _MOST_MEMBERS:
+                    raise SitemapError(f"consists of more than {_MOST_MEMBERS} gzip members")
             try:
                 piece = member.decompress(data, PIECE)
             except zlib.error as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
 from pydantic import BeforeValidator, Field, model_validator
@@ -44,6 +44,7 @@ def _rule(value: object) -> object:
 class ExtractConfig(Settings):
     """``extracted`` gets a value for each name. Only records that are ``ok`` and have a body are looked at."""
 
+    extras: ClassVar[tuple[str, ...]] = ("extract",)
     type: Literal["extract"] = "extract"
     json_: dict[str, str] = Field(default={}, alias="json")
     """Name and JMESPath expression, for bodies that are JSON."""

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -111,3 +112,11 @@ def test_the_layout_is_there():
 def test_the_make_targets_of_the_readme_exist():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"^make (\w+)", README, re.MULTILINE)) <= targets
+
+
+def test_the_extras_of_the_readme_are_there():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        there = tomllib.load(file)["project"]["optional-dependencies"].keys()
+    [named] = re.findall(r"pip install -c constraints\.txt -e '\.\[(.+)\]'", README)
+    assert set(named.split(",")) <= there
+    assert "fetcher[" not in README

@@ -1,4 +1,4 @@
-"""Pictures of the page: ``python -m tests.browser.screenshots OUT``. Wide and narrow, light and dark, full and empty."""
+"""Pictures of the page, wide and narrow, light and dark: ``python -m tests.browser.screenshots OUT``."""
 
 from __future__ import annotations
 

@@ -1,35 +1,22 @@
 """The HTML report in a real browser: the plots are there, nothing is asked for, nothing complains."""
 
-import os
-import shutil
-
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from browser.chromium import chromium
+from playwright.sync_api import expect
 
 from fetcher.histogram import bucket_of
 from fetcher.load import page
 from fetcher.load.measurement import Report, Round, Setting, machine
 from fetcher.load.plan import Plan
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 PLOTS = ("throughput", "latency", "distribution")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI has to have {CHROMIUM}: apt-get install chromium")
-        pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,6 @@ async def test_f95_a_record_that_a_webhook_refuses_holds_up_no_other(config, rec
     receiver.answer = lambda posted: 422 if any(r["job_id"] == "0-7" for r in posted.records) else 200
     await run(Batch(config({"type": "webhook", "url": receiver.url})))
     assert len(receiver.records) == JOBS - 1
-    (rejected,) = lines(tmp_path / "state" / "batch.webhook.rejected.jsonl")
+    (rejected,) = lines(tmp_path / "state" / "batch.webhook-2.rejected.jsonl")
     assert (rejected["record"]["job_id"], rejected["reason"]) == ("0-7", "HTTP 422: said 422")
     assert len(lines(tmp_path / "out.jsonl")) == JOBS

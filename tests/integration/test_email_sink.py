@@ -216,7 +216,7 @@ async def test_tls_from_the_first_byte():
 
 async def test_a_missing_driver_is_named(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiosmtplib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fetcher\[email\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'aiosmtplib>="):
         await made().check(None, resume=False)
 
 

@@ -258,7 +258,7 @@ async def test_another_server_of_the_cluster_will_do(nats, made, stream):
 
 async def test_a_missing_driver_is_named(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "nats.js.errors", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fetcher\[nats\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'nats-py>="):
         await made().check(None, resume=False)
 
 

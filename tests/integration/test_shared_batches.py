@@ -120,11 +120,15 @@ async def test_connections_are_used_by_one_batch_after_another():
 
 
 async def test_the_limits_of_a_host_hold_for_all_batches_together():
-    desk = Desk()
+    desk = Desk(is_open=False)
     async with raw_server(desk.serve) as server, shared(per_host={"concurrency": 2}) as parts:
         batches = [Batch(config(name, server.url(f"/{name}/{{1..{JOBS}}}")), shared=parts) for name in "abc"]
-        assert all(await asyncio.gather(*map(finished, batches)))
+        running = asyncio.gather(*map(finished, batches))
+        await desk.has(2)
+        desk.open()
+        assert all(await running)
     assert desk.most == 2
+    assert len(desk.paths) == 3 * JOBS
 
 
 async def test_a_batch_has_as_much_at_once_as_the_process_unless_it_asks_for_less():

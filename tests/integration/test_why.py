@@ -194,7 +194,7 @@ async def test_a_function_that_blocks_the_loop(origin, tmp_path, monkeypatch):
         tmp_path,
         [url(origin, "/bytes/10?n={1..1500}")],
         limits={"concurrency": 20, "per_host": {"concurrency": 20}},
-        stages=[{"type": "python", "function": "blocking_stage:slow"}],
+        stages=[{"type": "python", "function": "blocking_stage:slow", "concurrency": 1}],
     )
     found = first(await why(one, until=lambda: one.engine.delivery.held))
     assert found.name == Bound.CPU

@@ -355,7 +355,7 @@ def test_what_receivers_reject_goes_into_the_folder_too_unless_it_has_a_place(fo
         {"type": "webhook", "url": "http://127.0.0.1:2/", "name": "other", "rejected": "mine.jsonl"},
     ]
     first, second = Batch(config(*sinks, queue="memory"), state_dir=folder / "1").config.sinks
-    assert (first.rejected, second.rejected) == (str(folder / "1" / "{batch}.webhook.rejected.jsonl"), "mine.jsonl")
+    assert (first.rejected, second.rejected) == (str(folder / "1" / "{batch}.{sink}.rejected.jsonl"), "mine.jsonl")
 
 
 async def test_only_the_jobs_that_are_named_are_taken():

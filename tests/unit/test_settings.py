@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from fetcher.settings import ByteSize, Duration, Rate, Settings, TimeoutSettings
+from fetcher.settings import ByteSize, ByteSpeed, Duration, Rate, Settings, TimeoutSettings
 
 DURATION, SIZE, RATE = TypeAdapter(Duration), TypeAdapter(ByteSize), TypeAdapter(Rate)
+SPEED = TypeAdapter(ByteSpeed)
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -45,6 +46,17 @@ def test_durations(text, seconds):
 )
 def test_sizes(text, size):
     assert SIZE.validate_python(text) == size
+
+
+@pytest.mark.parametrize(("text", "speed"), [("1KiB/s", 1024), ("2 MB / s", 2_000_000), ("5kB", 5000), (7, 7)])
+def test_speeds(text, speed):
+    assert SPEED.validate_python(text) == speed
+
+
+@pytest.mark.parametrize("text", ["1KiB/m", "/s", "fast", "1KiB/s/s", True, None])
+def test_what_is_no_speed(text):
+    with pytest.raises(ValidationError, match=r"should be bytes per second such as 1KiB/s or 2MB/s"):
+        SPEED.validate_python(text)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -13,7 +12,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import Field
 
 from fetcher.errors import UnknownBatchError
@@ -31,7 +31,7 @@ from fetcher.service.operations import (
     reply_json,
 )
 from fetcher.service.problems import ProblemError
-from fetcher.service.reception import GRACE_SECONDS, read_text, ready_for_body, too_slow
+from fetcher.service.reception import in_time, read_text, ready_for_body
 from fetcher.service.routes.batches import TAG
 from fetcher.service.submission import UPLOAD
 
@@ -210,24 +210,20 @@ async def _receive_parts(
     submission = Submission()
     try:
         reader = await request.multipart()
-        while (part := await _next_part(reader)) is not None:
+        while True:
+            async with in_time():
+                part = await reader.next()
+            if part is None:
+                break
             if not isinstance(part, BodyPartReader):
                 raise ProblemError(HTTPStatus.BAD_REQUEST, "a part of the form has parts itself")
             await _receive_part(part, submission, settings, reception, stack)
-    except (ValueError, AssertionError, RuntimeError) as error:
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
         # What aiohttp says of a form that is none, in many ways.
         raise ProblemError(HTTPStatus.BAD_REQUEST, "the form is not framed as multipart/form-data has it") from error
     if submission.config is None and submission.upload is None:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has neither a part config nor a part urls")
     return submission
-
-
-async def _next_part(reader: MultipartReader) -> BodyPartReader | MultipartReader | None:
-    try:
-        async with asyncio.timeout(GRACE_SECONDS):
-            return await reader.next()
-    except TimeoutError:
-        raise too_slow() from None
 
 
 async def _receive_part(
@@ -269,7 +265,7 @@ _BODIES = (
     Body(
         "A config, as `fetcher run` has it; `fetcher schema` prints its schema.", YAML, {"type": "string"}, _CONFIG_TEXT
     ),
-    Body("The same as JSON.", (JSON,), {"type": "object"}),
+    Body("The same as JSON.", (JSON,), {"type": "object"}, {"name": "weekly", "sources": ["urls.csv"]}),
     Body("URLs, one a line.", ("text/plain",), {"type": "string", "minLength": 1}),
     Body(
         "A table with a column of URLs.",

@@ -46,8 +46,8 @@ class World:
 class SimulatedEngine:
     """Works on jobs that take ``serve(host)`` seconds, at most ``concurrency`` at a time.
 
-    ``stuck``: it says that it could start a job, but does not. ``full``: it says that it could not. ``waiting`` is how
-    many jobs it holds of each host as long as there are any more: ``jobs`` says how many.
+    ``jobs``: how many it has of each host, of which it leases ``held`` at a time at most. ``stuck``: it says that it
+    could start a job, but does not. ``full``: it says that it could not.
     """
 
     def __init__(self, world, limits, jobs, serve=lambda _: 0.1, held=20, **kwargs):
@@ -61,7 +61,7 @@ class SimulatedEngine:
         self.returned = []
         self._number = 0
         self._looking = False
-        self._timer_at = None
+        self._timer_at = self._feed_at = None
         self.scheduler = Scheduler(limits, world.hosts, owner=self, **kwargs)
         world.engines.append(self)
 
@@ -70,24 +70,35 @@ class SimulatedEngine:
         self.look_soon()
 
     def feed(self):
-        waiting = {line.host.name: len(line.waiting) for line in self.scheduler.lines()}
-        leases = []
+        """Lease what there is room for, and look again when there will be some."""
+        demand, leases = self.scheduler.demand(self.world.now), []
         for host, left in self.left.items():
-            count = min(left, self.held - waiting.get(host, 0))
+            count = min(left, self.held, demand.room.get(host, demand.per_host))
             for _ in range(count):
                 self._number += 1
                 job = Job(id=str(self._number), url=f"http://{host}/", host=host)
                 leases.append(Lease(job, f"{id(self)}-{self._number}", 1))
-            self.left[host] -= max(0, count)
+            self.left[host] -= count
         if leases:
             backlog = Counter(lease.job.host for lease in leases) + self.left
-            for lease in self.scheduler.add(Leased(leases, None, dict(backlog)), self.world.now):
+            excess = self.scheduler.add(Leased(leases, None, dict(backlog)), self.world.now)
+            for lease in excess:
                 self.left[lease.job.host] += 1
+            if len(excess) < len(leases):
+                self.look_soon()
+        if demand.again is not None and (self._feed_at is None or self.world.now + demand.again < self._feed_at):
+            self._feed_at = self.world.now + max(demand.again, 0.01)
+            self.world.at(self._feed_at, self.feed_again)
+
+    def feed_again(self):
+        self._feed_at = None
+        self.feed()
 
     def take_back(self, leases):
         self.returned += leases
         for lease in leases:
             self.left[lease.job.host] += 1
+        self.world.at(self.world.now + 0.05, self.feed)
 
     def may_start(self):
         return not self.full and self.running < self.concurrency
@@ -117,11 +128,11 @@ class SimulatedEngine:
         self._looking = False
         while not self.stuck and not self.full and self.running < self.concurrency:
             lease = self.scheduler.next(self.world.now)
+            self.set_timer()
             if lease is None:
                 break
             self.start(lease)
         self.feed()
-        self.set_timer()
 
     def start(self, lease):
         world, host, started = self.world, lease.job.host, self.world.now

@@ -127,7 +127,7 @@ def test_a_body_with_nul_is_base64():
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (["urls"], "has 'urls', which no record has; did you mean 'url'?"),
+        (["urls"], "a record has no field 'urls'; did you mean 'url'?"),
         (["url", "url"], "has a column twice"),
         (["url", "body"], "has body without body_encoding, which tells text from base64; add it behind body"),
     ],
@@ -164,3 +164,25 @@ def _file(data):
 @pytest.fixture(autouse=True, scope="module")
 def _folder(tmp_path_factory):
     _FOLDER.append(tmp_path_factory.mktemp("csv"))
+
+
+def test_values_of_extracted_and_meta_have_columns_of_their_own():
+    given = [
+        Result(**MINIMAL, extracted={"price": 1.5, "tags": ["a"], "a.b": True}, meta={"shop": "=1+1"}),
+        Result(**MINIMAL, extracted={"price": None}),
+        Result(**MINIMAL),
+    ]
+    columns = ["url", "extracted.price", "extracted.tags", "extracted.a.b", "meta.shop", 'meta.a,"b']
+    data = written(given, columns=columns)
+    assert data.startswith(b'url,extracted.price,extracted.tags,extracted.a.b,meta.shop,"meta.a,""b"\r\n')
+    assert [list(row.values()) for row in rows(data)] == [
+        ["u", "1.5", '["a"]', "true", "'=1+1", ""],
+        ["u", "", "", "", "", ""],
+        ["u", "", "", "", "", ""],
+    ]
+
+
+@pytest.mark.parametrize("name", ["extracted.", "headers.x", "extract.price", ".x"])
+def test_a_column_of_what_has_no_names_is_refused(name):
+    with pytest.raises(ValidationError, match=r"a record has no field|has no name behind the dot"):
+        CsvConfig(columns=[name])

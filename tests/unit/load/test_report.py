@@ -117,5 +117,5 @@ def test_the_page_escapes_what_a_target_says_and_asks_for_nothing():
 
 def test_the_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr("fetcher.load.page.find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fetcher\[report\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'plotly>="):
         page.check()

@@ -167,5 +167,5 @@ async def test_in_a_store(write, s3, monkeypatch):
 def test_without_the_driver_its_extra_is_named(write, monkeypatch):
     path = write({"url": ["http://a.test/"]})
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingExtraError, match=r"u\.parquet: parquet needs pyarrow.*pip install 'fetcher\[parquet\]'"):
+    with pytest.raises(MissingExtraError, match=r"u\.parquet: parquet needs pyarrow.*pip install 'pyarrow>="):
         FileSourceConfig(path=path).build().check()

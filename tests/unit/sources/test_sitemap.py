@@ -133,12 +133,47 @@ BILLION = "<!DOCTYPE l [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;&a;'>]><urlset><url
         (gzip.compress(urlset("http://a.test/").encode())[:-8] + bytes(8), "is damaged"),
         (gzip.compress(bytes(1_000_000)), "is larger than max_size, which is 100000 bytes"),
         (gzip.compress(gzip.compress(b" " * 10_000_000)), "is larger than max_size"),
+        (gzip.compress(gzip.compress(b"") * 5_500), "is larger than max_size"),
         (b"<urlset>" + b"<url/>" * 100_000, "is larger than max_size"),
     ],
 )
 def test_what_is_no_sitemap(data, message):
     with pytest.raises(SitemapError, match=message):
         entries(data, max_size=100_000, block=1000)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("layers", [0, 1])
+def test_empty_gzip_members_are_bounded(layers):
+    data = gzip.compress(b"") * 2_000_000
+    for _ in range(layers):
+        data = gzip.compress(data)
+    with pytest.raises(SitemapError, match="consists of more than 10000 gzip members"):
+        entries(data, max_size=50_000_000, block=65_536)
+
+
+@pytest.mark.timeout(30)
+def test_a_line_that_does_not_end_is_bounded():
+    found, every = entries("http://a.test/é".encode() * 3_000_000 + b"\nhttp://a.test/2", 50_000_000, 65_536)
+    assert not found.is_index
+    assert [entry.loc for entry in every[1:]] == ["http://a.test/2"]
+    assert (every[0].wrong, 65_536 < len(every[0].loc) < 400_000) == (None, True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("block", [1, 2, 65_536])
+def test_a_sitemap_may_be_in_utf_16(encoding, block):
+    data = f'<?xml version="1.0"?>{urlset("http://a.test/é")}'.encode(encoding)
+    assert [entry.loc for entry in entries(data, block=block)[1]] == ["http://a.test/é"]
+
+
+def test_nobody_goes_on_reading_what_is_no_longer_wanted():
+    stopped = threading.Event()
+    found = SitemapFile(iter([urlset("http://a.test/1")[:-9].encode(), *[b"<url/>"] * 1000]), 10**9, stopped=stopped)
+    found.begin()
+    stopped.set()
+    with pytest.raises(SitemapError, match="no longer wanted"):
+        list(found.entries())
 
 
 def test_a_long_location_is_bounded():
@@ -426,3 +461,20 @@ async def test_a_reading_that_is_cancelled_in_a_download_ends():
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+async def test_no_message_shows_what_may_be_a_key(monkeypatch):
+    monkeypatch.setattr(module, "_PAUSES", ())
+
+    async def garbage(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"this is no HTTP\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(garbage, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        place = f"http://127.0.0.1:{port}/sitemap.xml"
+        with pytest.raises(SourceError, match=r"can not be fetched: .*HTTP") as caught:
+            await jobs_of(f"{place}?key=hunter2")
+    assert str(caught.value).startswith(f"{place}?...: ")
+    assert "hunter2" not in str(caught.value)
