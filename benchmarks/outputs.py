@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.servers import KNOWN
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -24,14 +26,14 @@ else:
 class Output(msgspec.Struct, frozen=True):
     """A sink as a setting, and how to read job id and body size of each of its records.
 
-    ``{folder}`` in the setting is the folder of the contender, ``{dsn}`` a database if ``database``: the file ``dsn``
-    of the folder names it. ``where`` is the output.
+    ``{folder}`` in the setting is the folder of the contender; a ``server`` of ``benchmarks/servers.py`` has its own
+    names. ``where`` is the output, or the file that names the server.
     """
 
     setting: str
     read: Callable[[Path], Iterator[tuple[str, int]]]
     where: str
-    database: bool = False
+    server: str = ""
 
 
 def _of_lines(data: bytes) -> Iterator[tuple[str, int]]:
@@ -72,7 +74,7 @@ def _of_sqlite(path: Path) -> Iterator[tuple[str, int]]:
 def _of_postgres(path: Path) -> Iterator[tuple[str, int]]:
     import asyncpg  # noqa: PLC0415  an extra
 
-    dsn = path.read_text(encoding="utf-8")
+    dsn = json.loads(path.read_bytes())["dsn"]
 
     async def rows() -> list[tuple[str, int]]:
         connection = await asyncpg.connect(dsn)
@@ -82,6 +84,45 @@ def _of_postgres(path: Path) -> Iterator[tuple[str, int]]:
             await connection.close()
 
     yield from asyncio.run(rows())
+
+
+def _of_objects(path: Path) -> Iterator[tuple[str, int]]:
+    for part in path.iterdir():
+        yield from _of_lines(part.read_bytes())
+
+
+def _of_posted(path: Path) -> Iterator[tuple[str, int]]:
+    for body in path.with_name("posted").read_bytes().splitlines():
+        for record in json.loads(body):
+            yield record["job_id"], record["body_size"]
+
+
+def _of_redis(path: Path) -> Iterator[tuple[str, int]]:
+    import redis  # noqa: PLC0415  an extra
+
+    server = json.loads(path.read_bytes())
+    with redis.Redis(port=int(server["port"]), password=server["password"]) as client:
+        for _, entry in client.xrange("results"):
+            yield from _of_lines(entry[b"record"])
+
+
+def _of_nats(path: Path) -> Iterator[tuple[str, int]]:
+    import nats  # noqa: PLC0415  an extra
+
+    server = json.loads(path.read_bytes())
+
+    async def messages() -> list[bytes]:
+        client = await nats.connect(server["url"], user=server["username"], password=server["password"])
+        try:
+            stream = client.jetstream()
+            count = (await stream.stream_info("RESULTS")).state.messages
+            subscription = await stream.subscribe("results", ordered_consumer=True)
+            return [(await subscription.next_msg(10)).data for _ in range(count)]
+        finally:
+            await client.close()
+
+    for data in asyncio.run(messages()):
+        yield from _of_lines(data)
 
 
 JSONL = "jsonl"
@@ -99,7 +140,22 @@ OUTPUTS = {
         "h.parquet",
     ),
     "sqlite": Output("{{type: sqlite, path: {folder}/x.db}}", _of_sqlite, "x.db"),
-    "postgres": Output('{{type: postgres, dsn: "{dsn}"}}', _of_postgres, "dsn", database=True),
+    "postgres": Output('{{type: postgres, dsn: "{dsn}"}}', _of_postgres, KNOWN, "postgres"),
+    "objectstore (a folder)": Output('"file://{folder}/objects/x.jsonl"', _of_objects, "objects/x.jsonl"),
+    "webhook": Output('{{type: webhook, url: "{url}"}}', _of_posted, KNOWN, "webhook"),
+    "redis": Output(
+        '{{type: redis, url: "redis://127.0.0.1:{port}/0", password: "{password}", stream: results}}',
+        _of_redis,
+        KNOWN,
+        "redis",
+    ),
+    "nats": Output(
+        '{{type: nats, servers: ["{url}"], username: "{username}", password: "{password}", '
+        "stream: RESULTS, subject: results}}",
+        _of_nats,
+        KNOWN,
+        "nats",
+    ),
     "warc": Output("{folder}/x.warc", _of_warc, "x.warc"),
     "warc.gz": Output("{folder}/x.warc.gz", _of_warc, "x.warc.gz"),
     "warc.zst": Output("{folder}/x.warc.zst", _of_warc, "x.warc.zst"),

@@ -102,6 +102,7 @@ class Batch:
         self.resumed = False
         self._away: set[str] = set()  # sinks that could not be reached, and are not required
         self._fresh = fresh
+        self._is_kept = state_dir is not None
         self._marks: Mapping[str, str] = {}
         self._sources: list[Source] = [_source(source, index, only) for index, source in enumerate(config.sources)]
         self._queue: Queue = _built(config.queue)
@@ -221,7 +222,9 @@ class Batch:
             _SINKS: json.dumps(sink_fingerprints(self.config)),
             _RECORDS: record_fingerprint(self.config),
         }
-        if _FINGERPRINT in self._marks and _FINISHED not in self._marks and not self._fresh:
+        # One with a folder of its own is one batch for ever: if it has ended, nothing of it is done again.
+        ended = _FINISHED in self._marks and not self._is_kept
+        if _FINGERPRINT in self._marks and not ended and not self._fresh:
             self._refuse_others(current)
             for name in self._sinks:
                 mark, stale = self._marks.get(name), self._marks.get(stale_key(name)) or None

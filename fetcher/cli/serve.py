@@ -24,17 +24,18 @@ def serve(config: str | None = None, *, override: Override = None) -> int:
     override
         Set a value of the config: key.path=value. May be given several times.
     """
-    loaded = load_root(ServiceConfig, config, list(override or []))
+    overrides = list(override or [])
+    loaded = load_root(ServiceConfig, config, overrides)
     raise_file_limit()
     configure_logging()
-    return run_loop(_serve(loaded, config))
+    return run_loop(_serve(loaded, config, overrides))
 
 
-async def _serve(config: ServiceConfig, path: str | None) -> int:
+async def _serve(config: ServiceConfig, path: str | None, overrides: list[str]) -> int:
     # Not for a command that only prints a token.
     from fetcher.service.serving import Service  # noqa: PLC0415
 
-    service = Service(config, path)
+    service = Service(config, path, overrides)
     calm_collector()
     with first_signal(service.drain):
         return 0 if await service.run() else EXIT_RESUMABLE

@@ -151,7 +151,7 @@ class Engine:
 
     def reconfigure(self, limits: LimitSettings) -> None:
         """Keep to other limits from now on: more at once, fewer as jobs end. Nothing is dropped."""
-        self.scheduler.reconfigure(limits, self._loop.time())
+        self.scheduler.reconfigure(limits, asyncio.get_running_loop().time())
         self._own_slots.resize(limits.most)
         self._pulse.reconfigure(limits.most, _growth(limits))
         self._want_lease.set()

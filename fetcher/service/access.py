@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fetcher.service.settings import Scope, ServiceSettings, TokenSettings
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  what may be bound, but is no address
 _DEFAULT_PORTS = frozenset({None, 80, 443})
 _OWN_PAGES = frozenset({"same-origin", "none"})
 _REALM = 'Bearer realm="fetcher"'
@@ -46,7 +47,7 @@ class Names:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._public = frozenset(name.lower().rstrip(".") for name in settings.hosts)
-        self._names = self._public | _LOOPBACK | {settings.host.lower()}
+        self._names = (self._public | _LOOPBACK | {settings.host.lower()}) - _EVERYWHERE
 
     def check(self, request: web.Request) -> None:
         """Raise ProblemError if the service is called by another name, or by a page of another site."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from fetcher.errors import BatchStateError, StateBusyError
+from fetcher.errors import BatchStateError, StateBusyError, StateError
 from fetcher.service.catalogue import Catalogue, Row
 from fetcher.service.identity import check_id
 from fetcher.service.locks import Locks
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _STOPPED = frozenset({State.RUNNING, State.PAUSED, State.QUEUED, State.CANCELLED})
 _SWEEP = 3600.0
+_PAUSE = 1.0  # seconds between two tries to write to a disk that is full
 _MOST_SWEPT = 1000
 _LONGEST_REASON = 2000
 
@@ -161,7 +162,11 @@ class Keeper(Shelf):
             if batch_id is not None and (known := self._catalogue.find(batch_id)) is not None:
                 return self._view(known)
             row = await self._preparation.new(text, name, origin, upload=upload, batch_id=batch_id)
-            return await self._enter(row)
+            view = await self._enter(row)
+            # Not before: if this is broken off, whoever has the file still has it.
+            if upload is not None:
+                await asyncio.to_thread(upload.unlink, missing_ok=True)
+            return view
 
     async def _enter(self, row: Row) -> BatchView:
         await self._catalogue.insert(row)
@@ -284,7 +289,11 @@ class Keeper(Shelf):
         try:
             end = await run.to_end()
             async with self._locks.hold(run.id):
-                await self._settle(run, end)
+                try:
+                    await self._settle(run, end)
+                finally:
+                    # With the lock: who has it next has to find it running or not, and nothing in between.
+                    del self._runs[run.id]
         finally:
             self._runs.pop(run.id, None)
             run.ended.set()
@@ -306,11 +315,28 @@ class Keeper(Shelf):
         if run.batch is not None:
             found = self.progress_of(run.id, run.batch).model_copy(update={"in_flight": 0, "rate": 0.0, "eta": None})
             changes |= {"results": run.acknowledged, "progress": found.model_dump_json()}
-        await self._catalogue.update(run.id, **changes)
+        if not await self._note(run.id, changes):
+            return
         if end.state is State.DONE:
             await asyncio.to_thread(self._workspace.forget_queue, run.id)
         self._log_end(run.id, end, found)
         self._tell(run.id)
+
+    async def _note(self, batch_id: str, changes: dict[str, Any]) -> bool:
+        """Write what has become of a batch as soon as that can be; return whether it could before the service ends.
+
+        If not, the batch is opened again at the next start, and found to have ended.
+        """
+        while True:
+            try:
+                await self._catalogue.update(batch_id, **changes)
+            except StateError as error:
+                structlog.get_logger().warning("catalogue_refuses", batch=batch_id, reason=str(error))
+                if self._draining:
+                    return False
+                await asyncio.sleep(_PAUSE)
+            else:
+                return True
 
     def _log_end(self, batch_id: str, end: End, found: Progress | None) -> None:
         event = "batch_finished" if end.state in ENDED else "batch_stopped"

@@ -214,6 +214,8 @@ class Snapshot(Model):
     """Jobs that ended since the service was started."""
     batches: list[BatchView]
     """Those that have not ended, and the latest of those that have."""
+    states: dict[State, int] = {}
+    """How many batches there are in each state."""
     hosts: list[HostView] = []
     """The busiest, and those in trouble."""
     hosts_total: int = 0

@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import structlog
 from aiohttp import web
@@ -30,8 +30,8 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 """Who asks, in a request that was let through."""
 SUBJECT: web.RequestKey[str] = web.RequestKey("subject", str)
 """Which batch it turned out to be about, for the log."""
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
-_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
+_WHOLE_TEXT = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL_TEXT = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 
 log = structlog.get_logger()
 
@@ -52,8 +52,9 @@ def _written(pattern: re.Pattern[str], what: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Whole = Annotated[int, _written(_WHOLE, "a whole number")]
-Decimal = Annotated[float, _written(_DECIMAL, "a number")]
+# To be the last annotation of a parameter: its bounds are on the number.
+WHOLE = _written(_WHOLE_TEXT, "a whole number")
+DECIMAL = _written(_DECIMAL_TEXT, "a number")
 
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 """Takes the request and its query, which has been checked."""

@@ -48,7 +48,8 @@ class Preparation:
         config = await asyncio.to_thread(self._checked, text, label, upload)
         row = self._row(config, label, origin, batch_id)
         row.upload = None if upload is None else upload.name
-        await asyncio.to_thread(self._workspace.create, row.id, text, upload)
+        links = {} if upload is None else {upload_name(upload): upload}
+        await asyncio.to_thread(self._workspace.create, row.id, text, links)
         return row
 
     def _checked(self, text: str, label: str, upload: Path | None) -> Config:
@@ -76,8 +77,9 @@ class Preparation:
         text = await asyncio.to_thread(self._workspace.text, row.id)
         made = self._row(await asyncio.to_thread(self._load, row, text), row.label, "retry")
         made.upload, made.retry_of = row.upload, row.id
-        links = [] if row.upload is None else [folder / upload_name(Path(row.upload))]
-        await asyncio.to_thread(self._workspace.create, made.id, text, None, links)
+        name = None if row.upload is None else upload_name(Path(row.upload))
+        links = {} if name is None else {name: folder / name}
+        await asyncio.to_thread(self._workspace.create, made.id, text, links)
         await asyncio.to_thread(failed.save, self._workspace.of(made.id) / FAILED)
         return made
 

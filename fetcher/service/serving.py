@@ -21,6 +21,7 @@ from fetcher.service.desk import Desk
 from fetcher.service.events import Events
 from fetcher.service.keeper import Keeper
 from fetcher.service.metrics import Metrics
+from fetcher.service.reload import Reload
 from fetcher.service.snapshots import Snapshots
 from fetcher.service.why import Reasons
 
@@ -40,13 +41,16 @@ _ANSWERS = 2.0  # seconds that answers have which are under way when everything 
 
 
 class Service:
-    """``run`` serves until ``drain`` is called. Also what the page and the metrics ask about the service as a whole."""
+    """``run`` serves until ``drain`` is called. Also what the page and the metrics ask about the service as a whole.
 
-    def __init__(self, config: ServiceConfig, path: str | None = None) -> None:
+    ``path`` and ``overrides`` are those that the config was loaded from, so that it can be loaded again.
+    """
+
+    def __init__(self, config: ServiceConfig, path: str | None = None, overrides: Sequence[str] = ()) -> None:
         self.config = config
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.url: str | None = None
-        self._path = path
+        self._path, self._overrides = path, overrides
         self._draining = asyncio.Event()
         self._observers: list[Callable[[Sequence[Result]], None]] = []
         self._shared = Shared(config.limits, config.http, self._observe)
@@ -98,17 +102,21 @@ class Service:
         """Take no more, let what is in flight end within the shutdown timeout, and have ``run`` return."""
         self._draining.set()
 
-    def reconfigure(self, config: ServiceConfig) -> None:
+    def reconfigure(self, config: ServiceConfig) -> list[str]:
         """Keep to another config from now on, dropping no work: to its limits, and to what batches may do.
 
-        What can not change while the service runs stays as it was: where it listens, where it keeps its state, tokens,
-        and how it connects.
+        Return what of it is to be had by a restart only: where the service listens and keeps its state, who may use it,
+        how it connects. That stays as it was.
         """
-        self._shared.reconfigure(config.limits)
-        fixed = {name: getattr(self.config.service, name) for name in _FIXED}
-        kept = {"service": config.service.model_copy(update=fixed), "http": self.config.http}
+        before = self.config
+        later = [f"service.{name}" for name in _FIXED if getattr(config.service, name) != getattr(before.service, name)]
+        later += [name for name in ("http",) if getattr(config, name) != getattr(before, name)]
+        fixed = {name: getattr(before.service, name) for name in _FIXED}
+        kept = {"service": config.service.model_copy(update=fixed), "http": before.http}
         self.config = config.model_copy(update=kept)
+        self._shared.reconfigure(config.limits)
         self.keeper.reconfigure(self.config)
+        return later
 
     def trouble(self, about: str, words: str | None) -> None:
         """Tell people what is not as it should be, or with None that it is again."""
@@ -147,7 +155,7 @@ class Service:
     def _watch(self) -> None:
         """Make what looks at the batches."""
         self._reasons = Reasons(self._engines, self._on_late)
-        self._snapshots = Snapshots(self, self)
+        self._snapshots = Snapshots(self.keeper, self)
         self._metrics = Metrics(self)
         self._events = Events()
         self._observers += [self._snapshots.observe, self._metrics.observe]
@@ -195,7 +203,7 @@ class Service:
 
     def _submitting(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what has batches taken, or changes what they may do."""
-        return {}
+        return {"reload": Reload(self._path, self._overrides, self.reconfigure, self.trouble).run()}
 
     def _engines(self) -> Iterator[Engine]:
         return (batch.engine for batch in self.keeper.running.values())

@@ -120,7 +120,8 @@ class Shelf:
         return self._workspace.of(batch_id) / RESULTS
 
     def _view(self, row: Row) -> BatchView:
-        run = self._runs.get(row.id)
+        # What has just ended is what the catalogue says.
+        run = self._runs.get(row.id) if row.state == State.RUNNING else None
         reason = row.reason if run is None else run.reason
         return BatchView(
             id=row.id,

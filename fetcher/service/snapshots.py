@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections import Counter, deque
 from datetime import UTC, datetime
+from operator import length_hint
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from fetcher import __version__
-from fetcher.service.models import History, Moment, Snapshot
+from fetcher.service.models import History, Moment, Snapshot, State
 from fetcher.service.recent import Rate, Recent
 from fetcher.service.views import host_views, progress, sink_views
 from fetcher.service.vitals import Vitals
@@ -31,6 +32,9 @@ MOST_BATCHES = 60
 _PATIENCE = 5.0
 _MOST_TROUBLES = 10
 _MOMENTS = 300
+# Of all batches that are shown together, but at least so many of each; the API has all that there are.
+_MOST_KINDS = 200
+_FEWEST_KINDS = 4
 
 
 class Watched(Protocol):
@@ -42,6 +46,9 @@ class Watched(Protocol):
 
     def shown(self, most: int) -> Sequence[BatchView]:
         """Return those that have not ended, and the latest of those that have."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many there are in each state."""
 
 
 class Facts(Protocol):
@@ -147,7 +154,6 @@ class Snapshots:
 
     def _make(self, now: float) -> Snapshot:
         facts, recent, running = self._facts, self._recent, self._watched.running
-        hosts = list(facts.hosts)
         sinks = sink_views(_outlets(running), now)
         return Snapshot(
             at=datetime.now(UTC),
@@ -164,13 +170,26 @@ class Snapshots:
             memory=self._vitals.memory,
             latency=recent.latency,
             outcomes={outcome.value: count for outcome, count in recent.outcomes.items()},
-            batches=list(self._watched.shown(MOST_BATCHES)),
-            hosts=host_views(hosts, now),
-            hosts_total=len(hosts),
+            batches=_brief(self._watched.shown(MOST_BATCHES)),
+            states={State(state): count for state, count in self._watched.counts().items()},
+            hosts=host_views(facts.hosts, now),
+            # There may be very many, of which nothing is to be known but how many.
+            hosts_total=length_hint(iter(facts.hosts)),
             sinks=sinks,
             failures=recent.failures(),
             why=facts.why,
         )
+
+
+def _brief(batches: Sequence[BatchView]) -> list[BatchView]:
+    """Return batches with fewer error kinds the more batches there are, as all of it is sent every second."""
+    most = max(_FEWEST_KINDS, _MOST_KINDS // max(1, len(batches)))
+    return [
+        batch.model_copy(update={"progress": batch.progress.model_copy(update={"kinds": batch.progress.kinds[:most]})})
+        if len(batch.progress.kinds) > most
+        else batch
+        for batch in batches
+    ]
 
 
 def _ids(running: Mapping[str, Batch]) -> dict[str, str]:

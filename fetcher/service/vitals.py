@@ -21,13 +21,12 @@ class Vitals:
         self.lag = self.cpu = 0.0
         self.memory = memory()
         self._worst = 0.0
-        self._before: tuple[float, float] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._before = self._loop.time(), time.process_time()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Watch the loop that runs."""
-        self._loop = asyncio.get_running_loop()
-        self._before = self._loop.time(), time.process_time()
+        """Watch the loop."""
         self._arm()
 
     def stop(self) -> None:
@@ -41,7 +40,7 @@ class Vitals:
         self.lag, self._worst = self._worst, 0.0
         self.memory = memory()
         now, cpu = self._loop.time(), time.process_time()
-        if self._before is not None and now > self._before[0]:
+        if now > self._before[0]:
             self.cpu = (cpu - self._before[1]) / (now - self._before[0])
         self._before = now, cpu
 

@@ -12,7 +12,6 @@ All calls block; they are made on a thread.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from fetcher.files import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Mapping
     from pathlib import Path
 
 CONFIG = "config.yaml"
@@ -47,8 +46,8 @@ class Workspace:
         """Return the folder of a batch."""
         return self._folder / batch_id
 
-    def create(self, batch_id: str, text: str, upload: Path | None, links: Iterable[Path] = ()) -> None:
-        """Make the folder of a new batch, durably: its config, the upload, which is moved, and links to other files.
+    def create(self, batch_id: str, text: str, links: Mapping[str, Path] | None = None) -> None:
+        """Make the folder of a new batch, durably: its config, and other names, there, of files that there are.
 
         What an attempt that was broken off has left is replaced.
         """
@@ -56,11 +55,8 @@ class Workspace:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
         _write(folder / CONFIG, text.encode())
-        for path in links:
-            _link(path, folder / path.name)
-        # Last: until here, nothing has happened to it.
-        if upload is not None:
-            _move(upload, folder / upload_name(upload))
+        for name, path in (links or {}).items():
+            _link(path, folder / name)
         sync_folder(folder)
         sync_folder(self._folder)
 
@@ -95,29 +91,11 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
+    """Give a file another name, or copy it to where it can have none."""
     try:
         os.link(source, target)
-    except OSError:  # a file system without links
-        _copy(source, target)
-
-
-def _move(source: Path, target: Path) -> None:
-    """Move a file, durably, from wherever it is."""
-    try:
-        source.rename(target)
-    except OSError:  # it is on another file system
-        _copy(source, target)
-        with contextlib.suppress(OSError):
-            source.unlink()
-    fd = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
     fd = os.open(target, os.O_RDONLY)
     try:
         os.fsync(fd)

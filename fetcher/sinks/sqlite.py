@@ -1,7 +1,7 @@
 """A table in an SQLite file, which may be queried while a batch runs.
 
     results(batch, job_id, ..., run)    a row for each record, by (batch, job_id); see ``fetcher.sinks.columns``
-    results_failures                    a view of what failed
+    results_failures                    a view of what failed, or was skipped for another reason than robots.txt
     fetcher_tables(name, version)       which tables are ours, and of which version
     fetcher_runs(run, name, began)      which runs have written to them; rows and mark of a run have its name
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from pydantic import Field
 
-from fetcher.errors import ConfigError, FetcherError, SinkError, StateBusyError, StateError
+from fetcher.errors import UNWANTED, ConfigError, FetcherError, SinkError, StateBusyError, StateError
 from fetcher.sink_settings import SinkSettings
 from fetcher.sinks.columns import (
     COLUMNS,
@@ -302,7 +302,8 @@ def _schema(table: str) -> list[str]:
         f"{quoted(column.name)} {_TYPES[column.kind]}{' NOT NULL' if column.required else ''}" for column in COLUMNS
     ]
     definition = ", ".join([*columns, f"{quoted(RUN)} TEXT NOT NULL", f"PRIMARY KEY ({', '.join(KEY)})"])
-    condition = f"outcome <> 'ok' AND ifnull(error_kind, '') NOT IN ({', '.join(map(repr, sorted(map(str, UNWANTED))))})"
+    unwanted = ", ".join(f"'{kind}'" for kind in sorted(UNWANTED))
+    condition = f"outcome <> 'ok' AND ifnull(error_kind, '') NOT IN ({unwanted})"
     failures = f"SELECT {', '.join(_FAILURE)} FROM {quoted(table)} WHERE {condition}"  # noqa: S608  quoted
     return [
         *_REGISTER.strip().split("\n"),

@@ -6,6 +6,7 @@ A position is the number of rows before it, and a checksum of the file's footer,
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import msgspec
 from fetcher.errors import SourceError
 from fetcher.extras import load_extra
 from fetcher.interfaces import Chunk
+from fetcher.sources.rows import CHUNK_BYTES, MAX_ROW, TOO_LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from fetcher.sources.rows import Columns
 
 CHUNK_ROWS = 500
+_SMALL = 64 * 1024  # bytes of a column: as often as a chunk has rows, they are not too many
+_BATCH = 64 * 1024 * 1024  # bytes of the longest values that a batch may come to
+_HEADER = 16  # bytes, in which the beginning of a page's header is
+_PAGE_HEADER = re.compile(rb"\x15[\x80-\xff]*[\x00-\x7f]\x15([\x80-\xff]{0,4}[\x00-\x7f])")
 _BUFFER = 1024 * 1024  # of a column that is read
 _TAIL = 8  # bytes: the length of the footer, and PAR1
 _JSON = (bool, int, float, str)
@@ -42,9 +48,11 @@ class ParquetReading:
         self._kept = kept
         self._columns = columns
         self._arrow = load_extra("pyarrow", "parquet", f"{columns.name}: parquet")
+        self._compute = load_extra("pyarrow.compute", "parquet", f"{columns.name}: parquet")
         self._parquet = load_extra("pyarrow.parquet", "parquet", f"{columns.name}: parquet")
         self._row = 0
-        self._batches: Iterator[Any] = iter(())
+        self._batches: Iterator[tuple[Any, int]] = iter(())
+        self._left: tuple[Any, int] | None = None
 
     def open(self, position: str | None) -> None:
         """Read the footer, and go to a position."""
@@ -69,15 +77,33 @@ class ParquetReading:
 
     def chunk(self) -> Chunk | None:
         """Return the next rows, None at the end."""
-        batch = self._told(next, self._batches, None)
-        if batch is None:
+        jobs: list[Job] = []
+        size = 0
+        while len(jobs) < CHUNK_ROWS and size < CHUNK_BYTES:
+            found = self._next(CHUNK_ROWS - len(jobs))
+            if found is None:
+                break
+            batch, added = found
+            fits = added <= MAX_ROW or batch.num_rows > 1
+            rows = self._told(_rows, batch, self._arrow) if fits else [TOO_LONG]
+            jobs += [self._job(row) for row in rows]
+            size += added
+        if not jobs:
             return None
-        jobs = [self._job(row) for row in self._told(_rows, batch, self._arrow)]
         return Chunk(jobs, msgspec.json.encode(Position(self._row, self._footer)).decode())
 
     def close(self) -> None:
         """Close what is read."""
         self._kept.close()
+
+    def _next(self, most: int) -> tuple[Any, int] | None:
+        """Return up to so many of the next rows, and about how many bytes they are."""
+        found = self._left or self._told(next, self._batches, None)
+        self._left = None
+        if found is not None and found[0].num_rows > most:
+            self._left = found[0].slice(most), found[1]
+            return found[0].slice(0, most), found[1]
+        return found
 
     def _job(self, row: dict[str, Any] | str) -> Job:
         self._row += 1
@@ -86,15 +112,29 @@ class ParquetReading:
             return self._columns.reject(number, b"", row)
         return self._columns.job(number, row)
 
-    def _from(self, start: int) -> Iterator[Any]:
-        """Yield the batches after so many rows; row groups before them are not read."""
+    def _batch_rows(self, group: Any) -> int:
+        """Return of how many rows a batch of a row group may be, if each has the longest value that there can be.
+
+        A value that is in a dictionary is in the file once and in a batch as often as it is wanted there.
+        """
+        most = 0
+        for column in map(group.column, range(group.num_columns)):
+            if column.has_dictionary_page and column.total_uncompressed_size > _SMALL:
+                self._kept.seek(column.dictionary_page_offset)
+                values = -(-column.num_values // max(1, group.num_rows))  # of a list, on average
+                most += _page_size(self._kept.read(_HEADER)) * values
+        return max(1, min(CHUNK_ROWS, _BATCH // max(1, most)))
+
+    def _from(self, start: int) -> Iterator[tuple[Any, int]]:
+        """Yield batches after so many rows, and how many bytes they are; row groups before them are not read."""
         metadata = self._file.metadata
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
             if start < rows:
-                for batch in self._file.iter_batches(CHUNK_ROWS, row_groups=[group], use_threads=False):
+                size = self._batch_rows(metadata.row_group(group))
+                for batch in self._file.iter_batches(size, row_groups=[group], use_threads=False):
                     if start < batch.num_rows:
-                        yield batch.slice(start)
+                        yield from _portions(batch.slice(start), self._arrow.types, self._compute)
                     start = max(0, start - batch.num_rows)
             else:
                 start -= rows
@@ -133,9 +173,65 @@ class ParquetReading:
             raise SourceError(f"{self._columns.name}: can not be read as parquet: {reason}") from error
 
 
+def _page_size(header: bytes) -> int:
+    """Return how many bytes a page has when it is not compressed, 0 if this is not the header of one.
+
+    It is a struct of Thrift's compact protocol, whose first fields are numbers: its type and that size.
+    """
+    match = _PAGE_HEADER.match(header)
+    if match is None:
+        return 0
+    digits = [byte & 0x7F for byte in match[1]]
+    return sum(digit << 7 * place for place, digit in enumerate(digits)) >> 1  # zigzag; it is not negative
+
+
+def _is_text(kind: Any, types: Any) -> bool:
+    return any(test(kind) for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary))
+
+
+def _portions(batch: Any, types: Any, compute: Any) -> Iterator[tuple[Any, int]]:
+    """Cut a batch by the bytes that its rows will take, which come with each part; what is too long is by itself."""
+    most = [_most(column, types, compute) for column in batch.columns]
+    if sum(most) <= CHUNK_BYTES:
+        yield batch, sum(most)
+        return
+    sizes = [sum(row) for row in zip(*(_sizes(column, types, compute) for column in batch.columns), strict=True)]
+    start = size = 0
+    for row, added in enumerate(sizes):
+        if row > start and size + added > CHUNK_BYTES:
+            yield batch.slice(start, row - start), size
+            start, size = row, 0
+        size += added
+    yield batch.slice(start), size
+
+
+def _lengths(column: Any, types: Any, compute: Any) -> Any:
+    """Return the lengths of a column's texts, or of the different ones among them; None if it has others."""
+    values = column.dictionary if types.is_dictionary(column.type) else column
+    return compute.binary_length(values) if _is_text(values.type, types) else None
+
+
+def _most(column: Any, types: Any, compute: Any) -> int:
+    """Return how many bytes the values of a column take at most."""
+    lengths = _lengths(column, types, compute)
+    if lengths is None:
+        return int(column.nbytes)
+    return int(compute.max(lengths).as_py() or 0) * len(column)
+
+
+def _sizes(column: Any, types: Any, compute: Any) -> list[int]:
+    """Return how many bytes each value of a column takes."""
+    lengths = _lengths(column, types, compute)
+    if lengths is None:
+        return [column.slice(row, 1).nbytes for row in range(len(column))]
+    if types.is_dictionary(column.type):
+        lengths = lengths.take(column.indices)
+    return [length or 0 for length in lengths.to_pylist()]
+
+
 def _rows(batch: Any, arrow: Any) -> list[dict[str, Any] | str]:
     """Return rows of values that JSON has, and of those that can not be read, why not."""
-    batch = _without_nanoseconds(batch, arrow)
+    batch = _without_nanoseconds(_decoded(batch, arrow), arrow)
     try:
         rows = batch.to_pylist()
     except UnicodeDecodeError:
@@ -159,6 +255,14 @@ def _plain(row: dict[str, Any]) -> dict[str, Any] | str:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         return f"can not be written as JSON: {error}"
     return plain
+
+
+def _decoded(batch: Any, arrow: Any) -> Any:
+    """Put the values of dictionaries where their numbers are, which is the quickest way to them."""
+    for index, field in enumerate(batch.schema):
+        if arrow.types.is_dictionary(field.type):
+            batch = batch.set_column(index, field.name, batch.column(index).dictionary_decode())
+    return batch
 
 
 def _without_nanoseconds(batch: Any, arrow: Any) -> Any:

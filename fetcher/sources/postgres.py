@@ -20,6 +20,7 @@ from fetcher.interfaces import Chunk
 from fetcher.settings import Secret
 from fetcher.sources import query as queries
 from fetcher.sources.query import Answer, Position, QuerySettings, check_columns, position_of, quoted
+from fetcher.sources.rows import CHUNK_BYTES
 from fetcher.sources.threads import run_beside
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _NAME = "postgres"
 _CONNECTING = 10.0  # seconds
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before each try to connect again
+_FIRST_ROWS = 32
 _GRACE = 5.0  # seconds beyond the server's own timeouts, after which the connection is taken for dead
 _AFTER = "fetcher_after"
 # Types with one order, in which values that are equal are the same: with others, rows could be lost.
@@ -96,13 +98,13 @@ class PostgresSource:
             answer = Answer(_NAME, names, config.order, start, json_text=False)
             values = [] if config.order is None or start.after is None else [start.after]
             cursor = await statement.cursor(*values)
-            while records := await cursor.fetch(queries.CHUNK_ROWS):
-                rows = [tuple(record) for record in records]
-                if config.order is None:
-                    taken = [answer.job(row) for row in rows]
-                else:
-                    taken = [answer.job(row[:-1], row[-1]) for row in rows]
-                yield Chunk([job for job in taken if job is not None], answer.position)
+            async with aclosing(_portions(cursor)) as portions:
+                async for rows in portions:
+                    if config.order is None:
+                        taken = [answer.job(row) for row in rows]
+                    else:
+                        taken = [answer.job(row[:-1], row[-1]) for row in rows]
+                    yield Chunk([job for job in taken if job is not None], answer.position)
             answer.end()
 
     async def _asked(self, connection: Any, start: Position) -> list[str]:
@@ -169,6 +171,26 @@ async def _prepare(connection: Any, config: PostgresSourceConfig) -> None:
         await connection.set_type_codec(
             name, schema="pg_catalog", encoder=str, decoder=msgspec.json.decode, format="text"
         )
+
+
+async def _portions(cursor: Any) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+    """Yield the rows of a query, so many at a time, or so many bytes of them.
+
+    The server does not say how long the next row is: how many are asked for follows from those before.
+    """
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    wanted = _FIRST_ROWS
+    while records := await cursor.fetch(min(wanted, queries.CHUNK_ROWS - len(rows))):
+        more = [tuple(record) for record in records]
+        added = sum(map(queries.size_of, more))
+        wanted = max(1, min(2 * wanted, CHUNK_BYTES * len(more) // max(1, added)))
+        rows, size = rows + more, size + added
+        if len(rows) >= queries.CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
 
 
 def _wrapped(query: str) -> str:

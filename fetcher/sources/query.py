@@ -23,6 +23,7 @@ from pydantic import AfterValidator, Field
 from fetcher.errors import ConfigError, ErrorKind, SourceError
 from fetcher.intake import JOB_KEYS, RowError, check_meta, encode_json, job_from_mapping, make_job, rejected_job
 from fetcher.settings import Duration, Settings
+from fetcher.sources.rows import MAX_ROW, TOO_LONG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,6 +93,11 @@ def check_columns(name: str, columns: Sequence[str], order: str | None) -> None:
             raise ConfigError(f"{name}: the query has no column {wanted!r}; {found}; AS gives one that name")
 
 
+def size_of(values: Sequence[Any]) -> int:
+    """Return about how many bytes a row takes: those of its texts and BLOBs."""
+    return sum(len(value) for value in values if isinstance(value, str | bytes))
+
+
 class Answer:
     """The rows of a query, as jobs, one after the other; and where the reading stands.
 
@@ -148,6 +154,8 @@ class Answer:
     def _made(self, job_id: str, values: Sequence[Any]) -> Job:
         row = dict(zip(self._columns, values, strict=True))
         url = row.get("url")
+        if size_of(values) > MAX_ROW:
+            return rejected_job(job_id, "", RowError(ErrorKind.INVALID_ROW, TOO_LONG))
         try:
             return _job(job_id, row, self._decoded)
         except RowError as error:

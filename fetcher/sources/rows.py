@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from fetcher.model import Job
 
 _SHOWN = 500  # bytes of a rejected row
+CHUNK_BYTES = 1024 * 1024
+"""About how many bytes of rows are held at a time, however many rows they are."""
+MAX_ROW = 1024 * 1024
+"""The most bytes of a row; one that has more is rejected."""
+TOO_LONG = f"longer than {MAX_ROW} bytes"
 
 
 class Columns(msgspec.Struct):

@@ -15,6 +15,7 @@ from fetcher.interfaces import Chunk
 from fetcher.sources import query as queries
 from fetcher.sources.inputs import path_advice
 from fetcher.sources.query import Answer, QuerySettings, check_columns, position_of, quoted
+from fetcher.sources.rows import CHUNK_BYTES
 from fetcher.sources.threads import read_in_thread
 
 if TYPE_CHECKING:
@@ -61,9 +62,17 @@ class _Database:
         return [column[0] for column in self._cursor.description or ()]
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """Return the next rows of the query."""
+        """Return the next rows of the query: so many, or so many bytes of them."""
         self._deadline = time.monotonic() + self._config.timeout
-        return self._cursor.fetchmany(queries.CHUNK_ROWS)
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        while len(rows) < queries.CHUNK_ROWS and size < CHUNK_BYTES:
+            row = self._cursor.fetchone()
+            if row is None:
+                break
+            rows.append(row)
+            size += queries.size_of(row)
+        return rows
 
     def told(self, error: sqlite3.Error | sqlite3.Warning) -> SourceError:
         """Return an error that says what is wrong with the query or the database."""

@@ -18,6 +18,7 @@ from fetcher.errors import SourceError
 from fetcher.intake import MAX_DEPTH, MAX_URL_LENGTH, check_meta, make_job
 from fetcher.interfaces import Chunk
 from fetcher.sources.lines import Lines, Position
+from fetcher.sources.rows import CHUNK_BYTES, MAX_ROW
 
 if TYPE_CHECKING:
     from fetcher.model import Job
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from fetcher.sources.rows import Columns
 
 CHUNK_ROWS = 500
-_CHUNK_BYTES = 1024 * 1024
-_MAX_LINE = 1024 * 1024  # of csv and jsonl, where other columns come along
 _MAX_RECORD = 128 * 1024  # a csv record over several lines: beyond it, a quote was never closed
 
 
@@ -37,7 +36,7 @@ class _PauseError(Exception):
 class Rows:
     """What the formats share. ``next`` gives a job, or None for a line that is no row and at the end."""
 
-    limit = _MAX_LINE
+    limit = MAX_ROW  # of csv and jsonl, where other columns come along
 
     def __init__(self, lines: Lines, columns: Columns, separator: str) -> None:
         self._lines = lines
@@ -209,7 +208,7 @@ class TextReading:
         """Return what comes next: about 500 rows, of a pipe those that are there; None at the end."""
         lines, rows = self._lines, self._rows
         jobs: list[Job] = []
-        end = lines.offset + _CHUNK_BYTES
+        end = lines.offset + CHUNK_BYTES
         try:
             while len(jobs) < CHUNK_ROWS and lines.offset < end and not lines.ended and not (jobs and lines.waits):
                 job = rows.next(may_wait=not jobs)

@@ -61,4 +61,4 @@ def test_the_api_does_what_its_document_says(tmp_path):
         written = [line for line in process.log() if line["event"] == "api_write"]
         reached = {(line["operation"], line["status"]) for line in written}
         # It got through to what the operations do, and not only to what they refuse.
-        assert {("submitBatch", 201), ("submitBatch", 422), ("deleteBatch", 404)} <= reached
+        assert {("submitBatch", 201), ("submitBatch", 422), ("deleteBatch", 204), ("pauseBatch", 409)} <= reached

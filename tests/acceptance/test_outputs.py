@@ -1,13 +1,20 @@
 """What becomes of outputs over several runs, as a person sees it."""
 
+import gzip
 import json
 import os
 import socket
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 from origin_process import origin_process
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +155,40 @@ def test_other_sinks_are_refused_while_a_run_is_unfinished(fetcher, tmp_path):
     )
     assert (tmp_path / "out.jsonl").read_bytes() == before
     assert not (tmp_path / "other.jsonl").exists()
+
+
+def test_an_input_that_can_not_be_used_at_all_is_no_success(fetcher, tmp_path):
+    (tmp_path / "urls.txt").write_text("not a url\nhttp://[/\nmailto:me@example.org\n")
+    (tmp_path / "bad.yaml").write_text("sources: [urls.txt]\nsinks: [out.jsonl]\nmax_failures: 100%\n")
+    ran = fetcher("run", "bad.yaml")
+    assert ran.returncode == 3
+    assert "ok 0  failed 0  skipped 3" in ran.stderr
+    assert "not one row of the input could be used" in ran.stderr
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "empty.yaml").write_text("sources: [empty.txt]\nsinks: [empty.jsonl]\n")
+    assert fetcher("run", "empty.yaml").returncode == 0
+
+
+def test_an_output_that_gets_no_record_is_a_whole_file_of_its_kind(fetcher, tmp_path, origin):
+    names = ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.warc.gz", "a.parquet"]
+    batch(tmp_path, "a", origin, ", ".join(names))
+    path = tmp_path / "a.yaml"
+    path.write_text(path.read_text() + "stages: [\"outcome == 'never'\"]\n")
+    for _ in range(2):  # the second replaces what the first left
+        ran = fetcher("run", "a.yaml")
+        assert ran.returncode == 0, ran.stderr
+        assert (tmp_path / "a.csv").read_text().startswith("schema_version,batch,job_id,url")
+        assert gzip.decompress((tmp_path / "a.csv.gz").read_bytes()).startswith(b"schema_version,batch,job_id,url")
+        assert (tmp_path / "a.jsonl").read_bytes() == b""
+        for suffix, decompress in (("gz", gzip.decompress), ("zst", zstd.decompress)):
+            data = (tmp_path / f"a.jsonl.{suffix}").read_bytes()
+            assert data
+            assert decompress(data) == b""
+        assert b"warcinfo" in gzip.decompress((tmp_path / "a.warc.gz").read_bytes())
+        table = pq.read_table(tmp_path / "a.parquet")
+        assert (table.num_rows, "status" in table.column_names) == (0, True)
+        assert len(list((tmp_path / "a.parquet").iterdir())) == 1
+    path.write_text(path.read_text().partition("stages:")[0])
+    assert fetcher("run", "a.yaml", "--fresh").returncode == 0
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 4
+    assert pq.read_table(tmp_path / "a.parquet").num_rows == 3

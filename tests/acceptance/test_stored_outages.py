@@ -6,21 +6,17 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import time
-import uuid
 from collections import Counter
-from contextlib import closing
 
-import obstore
 import pytest
 from origin_process import origin_process
+from outage_targets import SERVERS, STORED
 
 from fetcher.assembly import Batch
 from fetcher.config import Config
@@ -38,64 +34,15 @@ def origin():
         yield found
 
 
-class Sqlite:
-    """Away is a file that somebody else has locked."""
-
-    def __init__(self, folder, server):
-        self.path = folder / "out.db"
-        self.sink = {"type": "sqlite", "path": str(self.path)}
-
-    async def ids(self):
-        with closing(sqlite3.connect(self.path)) as db:
-            return Counter(job for (job,) in db.execute("SELECT job_id FROM results"))
-
-    def stop(self):
-        self._other = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._other.execute("BEGIN IMMEDIATE")
-
-    def start(self):
-        self._other.close()
-
-
-class Postgres:
-    def __init__(self, folder, server):
-        self.server, self.schema = server, f"t{uuid.uuid4().hex}"
-        self.sink = {"type": "postgres", "dsn": server.dsn, "schema": self.schema}
-        self.stop, self.start = server.stop, server.start
-
-    async def ids(self):
-        async with self.server.connect() as connection:
-            return Counter(row[0] for row in await connection.fetch(f"SELECT job_id FROM {self.schema}.results"))
-
-
-class ObjectStore:
-    def __init__(self, folder, server):
-        bucket = f"b{uuid.uuid4().hex}"
-        self.store = server.create(bucket)
-        # As small as the rest of the test: some objects before, during and after.
-        self.sink = {
-            "type": "objectstore",
-            "path": f"s3://{bucket}/pages.jsonl.gz",
-            "options": server.options,
-            "batch": {"size": JOBS // 8, "linger": "500ms"},
-        }
-        self.stop, self.start = server.stop, server.start
-
-    async def ids(self):
-        names = [meta["path"] for page in obstore.list(self.store) for meta in page]
-        bodies = [gzip.decompress(bytes(obstore.get(self.store, name).bytes())) for name in names]
-        assert len(bodies) > 1
-        return Counter(json.loads(line)["job_id"] for body in bodies for line in body.splitlines())
-
-
-TARGETS = {"sqlite": (Sqlite, None), "postgres": (Postgres, "postgres"), "objectstore": (ObjectStore, "s3")}
-
-
-@pytest.fixture(params=TARGETS)
+@pytest.fixture(params=STORED)
 def target(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    kind, server = TARGETS[request.param]
-    return kind(tmp_path, server and request.getfixturevalue(server))
+    return target_of(request.param, request, tmp_path)
+
+
+def target_of(name, request, folder):
+    server = SERVERS.get(name)
+    return STORED[name](folder, server and request.getfixturevalue(server), JOBS)
 
 
 async def test_a_target_that_is_away_costs_nothing_but_time(target, origin, tmp_path):
@@ -190,8 +137,7 @@ async def test_what_can_not_be_written_to_is_refused_before_anything_is_fetched(
     name, edit, request, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    kind, server = TARGETS[name]
-    target = kind(tmp_path, server and request.getfixturevalue(server))
+    target = target_of(name, request, tmp_path)
     edit(target)
     config = {"sources": ["http://127.0.0.1:1/{1..10}"], "sinks": ["out.jsonl", target.sink]}
     batch = Batch(Config.model_validate(config))

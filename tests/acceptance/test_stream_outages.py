@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
-from collections import Counter
 
 import pytest
-from contract.sinks import SERVERS
 from origin_process import origin_process
+from outage_targets import SERVERS, STREAMS
 
 from fetcher.assembly import Batch
 from fetcher.config import Config
@@ -28,48 +26,11 @@ def origin():
         yield found
 
 
-class Redis:
-    def __init__(self, server):
-        self.server, self.key = server, f"results-{uuid.uuid4().hex}"
-        self.sink = {"type": "redis", "url": server.url, "stream": self.key, "password": server.password}
-
-    async def ids(self):
-        with self.server.client() as client:
-            return Counter(entry[b"job_id"].decode() for _, entry in client.xrange(self.key))
-
-
-class Nats:
-    def __init__(self, server):
-        self.server, self.stream = server, f"S{uuid.uuid4().hex}"
-        login = {"username": server.username, "password": server.password}
-        place = {"servers": [server.url], "stream": self.stream, "subject": self.stream}
-        self.sink = {"type": "nats"} | place | login
-
-    async def ids(self):
-        async with self.server.connection() as (_, jetstream):
-            subscription = await jetstream.subscribe(self.stream, ordered_consumer=True)
-            count = (await jetstream.stream_info(self.stream)).state.messages
-            return Counter([(await subscription.next_msg(10)).headers["Fetcher-Job"] for _ in range(count)])
-
-
-class Webhook:
-    def __init__(self, server):
-        server.reset()
-        self.server = server
-        self.sink = {"type": "webhook", "url": server.url}
-
-    async def ids(self):
-        return Counter(record["job_id"] for record in self.server.records)
-
-
-TARGETS = {"redis": Redis, "nats": Nats, "webhook": Webhook}
-
-
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", STREAMS)
 async def test_a_target_that_is_away_costs_nothing_but_time(name, request, origin, tmp_path, monkeypatch):
     """F93, F84, F96: another sink of the batch has everything once, too."""
     monkeypatch.chdir(tmp_path)
-    target = TARGETS[name](request.getfixturevalue(SERVERS[name]))
+    target = STREAMS[name](tmp_path, request.getfixturevalue(SERVERS[name]), JOBS)
     config = {
         "sources": [f"{origin.url}/bytes/200?{{1..{JOBS}}}"],
         "queue": "memory",
@@ -83,7 +44,7 @@ async def test_a_target_that_is_away_costs_nothing_but_time(name, request, origi
     try:
         running = asyncio.create_task(batch.run())
         await until(lambda: batch.engine.done >= JOBS // 4, running)
-        await asyncio.to_thread(target.server.stop)
+        await asyncio.to_thread(target.stop)
         try:
             # What is fetched meanwhile waits in the delivery, until that is full or there is nothing left to fetch.
             await until(lambda: outlet.trouble is not None and (delivery.full or everything_is_fetched(batch)), running)
@@ -93,7 +54,7 @@ async def test_a_target_that_is_away_costs_nothing_but_time(name, request, origi
             assert batch.engine.done < JOBS
             assert JOBS < HELD or batch.engine.queued > 0, "it was fetched on and on"
         finally:
-            await asyncio.to_thread(target.server.start)
+            await asyncio.to_thread(target.start)
         assert await running
         assert batch.engine.accounted
     finally:

@@ -51,6 +51,7 @@ def snapshot(second: float = 0.0) -> Snapshot:
             "webhook-2 of news-20260302T093000-77aa has taken nothing for 41 s: 503 from https://hooks.example.org/in"
         ],
         batches=batches(second),
+        states={"running": 2, "queued": 1, "paused": 1, "failed": 1, "done": 412, "cancelled": 1},
         hosts=hosts(),
         hosts_total=1_482,
         sinks=sinks(),

@@ -171,6 +171,8 @@ def test_a_batch_is_paused_by_keyboard_alone(page, served, origin):
     assert wanted.evaluate("(button) => getComputedStyle(button).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     expect(row(page, batch_id).locator(".title .pill")).to_have_text(re.compile("paused"))
+    # The button is gone, and its place is not lost.
+    expect(page.get_by_role("button", name=f"Resume {batch_id}")).to_be_focused()
 
 
 def test_the_page_connects_anew_when_the_service_is_back(browser, origin, tmp_path):

@@ -125,3 +125,37 @@ def test_a_chart_tells_its_values_where_the_pointer_is(browser, full):
         plot.hover(position={"x": box["width"] * 0.6, "y": 50})
         expect(plot.locator(".tip")).to_contain_text("p99")
         assert page.locator("#charts svg[role=img]").first.get_attribute("aria-label").startswith("Throughput: ")
+
+
+PIECES = r"['retry: 1\n\neve', 'nt: a\nda', 'ta: {1}\n', '\n:\n\ndata: 2\n\nevent: b']"
+CALLS = [
+    ("text", "visible('a\\u202eb\\u0000\\ud800')", "a\\u202eb\\x00\\ud800"),
+    ("text", "visible('\\u00fc \\u{1f600}')", "\u00fc \U0001f600"),
+    ("text", "shortened('http://h.test/' + 'x'.repeat(100) + '/end', 30)", "http://h.test/xxxxxx\u2026xxxxx/end"),
+    ("text", "[0, 0.42, 8.14, 512, 12400, 1234567].map(number)", ["0", "0.42", "8.1", "512", "12,400", "1.2M"]),
+    ("text", "[0.4, 18, 250, 7500, null].map(clock)", ["0.4 s", "18 s", "4 min 10 s", "2 h 5 min", "\u2013"]),
+    ("text", "clock(200000)", "2 d 7 h"),
+    ("text", "[0, 0.0042, 0.25, 1.5, null].map(brief)", ["0", "4.2 ms", "250 ms", "1.50 s", "\u2013"]),
+    ("text", "[0, 1023, 1536, 5 * 1024 ** 3].map(size)", ["0 B", "1,023 B", "1.5 KiB", "5.0 GiB"]),
+    # A batch that lacks one job of a million is not done.
+    ("text", "[0.999999, 1, 0.001, 0].map(share)", ["99 %", "100 %", "<1 %", "0 %"]),
+    ("charts", "[0, 3, 977, 1.58, 0.084].map((value) => ceiling(value))", [1, 3, 1000, 1.6, 0.1]),
+    ("charts", "ceiling(17 * 1024 ** 2, 1024) / 1024 ** 2", 20),
+    (
+        "stream",
+        f"((all) => {PIECES}.map((piece) => all.push(piece)))(new Parser())",
+        [[], [], [], [["a", "{1}"], ["message", "2"]]],
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def calm(browser, full):
+    with opened(browser, full) as page:
+        yield page
+
+
+@pytest.mark.parametrize(("module", "call", "expected"), CALLS, ids=[call[:40] for _, call, _ in CALLS])
+def test_numbers_foreign_text_and_events_are_written_as_they_should(calm, module, call, expected):
+    names = "{visible, shortened, number, clock, brief, size, share, ceiling, Parser}"
+    assert calm.evaluate(f"import('/static/{module}.js').then(({names}) => {call})") == expected

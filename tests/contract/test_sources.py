@@ -148,7 +148,7 @@ CASES = {
 }
 MODULES = (text_module, parquet_module, query_module, sitemap_module)
 # Files of their own begin chunks of their own.
-CHUNKS = {"several": 3 + 4 + 4, "parquet": 3 + 3 + 3 + 3, "sitemap index": 4 + 6}
+CHUNKS = {"several": 3 + 4 + 4, "sitemap index": 4 + 6}
 
 
 @pytest.fixture(params=CASES)

@@ -111,6 +111,13 @@ ROWS: dict[str, dict[int, str]] = {
         78: "sinks that somebody else configures",
         79: "ports outside the allowed list",
     },
+    "The service": {
+        108: "an API without a token",
+        109: "hostile URLs and messages on the page",
+        110: "an API that is flooded, slow clients, deep JSON, huge bodies",
+        111: "a million hosts",
+        112: "pages of other sites that call the API",
+    },
 }
 
 

@@ -11,9 +11,11 @@ import re
 import tracemalloc
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from api_service import api_service
+from serve_process import serve_process
 
 from fetcher.config import ConfigProblems
 from fetcher.config.loading import load_text
@@ -27,6 +29,8 @@ TOKENS = [
 ]
 CONFIG = {"sources": [{"type": "inline", "jobs": [{"url": "http://127.0.0.1:9/"}]}]}
 PROBLEM = "application/problem+json"
+# It has begun, and does not go on.
+UPLOAD = b"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nhttp"
 
 
 def bearer(token):
@@ -145,6 +149,18 @@ async def test_f110_five_hundred_slow_clients_keep_nobody_from_an_answer(tmp_pat
         assert status(await exchange(api.port, get("/v1/batches"))) == 200
 
 
+async def test_f110_nor_do_five_hundred_slow_uploads(tmp_path):
+    with serve_process(tmp_path, "service.max_connections=10") as process:
+        port = urlsplit(process.url).port
+        async with AsyncExitStack() as stack:
+            await asyncio.gather(*(say(stack, port, UPLOAD) for _ in range(500)))
+            assert status(await exchange(port, get("/livez"))) == 200
+            assert status(await exchange(port, get("/readyz"))) == 200
+            # Whether there is room for more than probes is a matter of who came first.
+            assert status(await exchange(port, get("/v1/batches"))) in {200, 503}
+        assert process.stop() == 0
+
+
 async def test_f110_a_head_that_does_not_end_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
     async with api_service(tmp_path) as api, AsyncExitStack() as stack:
@@ -157,12 +173,9 @@ async def test_f110_a_head_that_does_not_end_is_not_waited_for(tmp_path, monkeyp
 
 
 async def test_f110_clients_that_have_all_asked_leave_room_for_probes(tmp_path):
-    upload = (
-        b"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nhttp"
-    )
     async with api_service(tmp_path, max_connections=20) as api, AsyncExitStack() as stack:
         for _ in range(20):
-            await say(stack, api.port, upload)
+            await say(stack, api.port, UPLOAD)
         await receiving(tmp_path, 20)
         assert status(await exchange(api.port, get("/livez"))) == 200
         assert status(await exchange(api.port, get("/readyz"))) == 200
@@ -172,12 +185,9 @@ async def test_f110_clients_that_have_all_asked_leave_room_for_probes(tmp_path):
 
 async def test_f110_connections_beyond_the_reserve_are_closed_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(connections, "RESERVE", 0)
-    upload = (
-        b"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nhttp"
-    )
     async with api_service(tmp_path, max_connections=10) as api, AsyncExitStack() as stack:
         for _ in range(10):
-            await say(stack, api.port, upload)
+            await say(stack, api.port, UPLOAD)
         await receiving(tmp_path, 10)
         assert await exchange(api.port, get("/livez")) == b""
 
@@ -195,11 +205,8 @@ async def test_f110_a_body_that_does_not_come_is_not_waited_for(tmp_path, monkey
 
 async def test_f110_more_submissions_at_once_than_are_taken_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(reception, "MOST_AT_ONCE", 1)
-    upload = (
-        b"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nhttp"
-    )
     async with api_service(tmp_path) as api, AsyncExitStack() as stack:
-        await say(stack, api.port, upload)
+        await say(stack, api.port, UPLOAD)
         await receiving(tmp_path, 1)
         answer, fields, _ = await api.ask("POST", "/v1/batches", json=CONFIG)
         assert (answer, fields["Retry-After"]) == (503, "5")

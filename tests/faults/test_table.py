@@ -10,7 +10,7 @@ def test_every_row_has_a_test(row):
 
 
 def test_the_rows_are_complete():
-    assert [row for rows in table.ROWS.values() for row in rows] == list(range(1, 80))
+    assert [row for rows in table.ROWS.values() for row in rows] == [*range(1, 80), *range(108, 113)]
 
 
 def test_the_table_is_up_to_date():

@@ -199,6 +199,8 @@ async def test_a_submission_that_is_repeated_is_taken_once(tmp_path, origin):
         assert (status, body["id"], headers["Location"]) == (200, first, f"/v1/batches/{first}")
         assert len(api.keeper.list().batches) == 1
         assert await api.submit(config, **{"Idempotency-Key": "another"}) != first
+        status, _, body = await api.ask("POST", "/v1/batches", json=config | {"name": "other"}, headers=key)
+        assert (status, "something else" in body["detail"]) == (422, True)
         assert (await api.ask("POST", "/v1/batches", json=config, headers={"Idempotency-Key": "a b"}))[0] == 400
 
 

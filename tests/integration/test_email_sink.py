@@ -90,6 +90,31 @@ async def test_a_message_has_the_summary_twice_and_the_failures(server, made):
     assert second["error_message"] == "'=cmd|' /C calc'!A0"
 
 
+async def test_what_was_skipped_is_told_of_unless_it_was_not_wanted(server, made):
+    kinds = [ErrorKind.INVALID_ROW, ErrorKind.HOST_DOWN, ErrorKind.ROBOTS_UNREACHABLE, ErrorKind.ROBOTS_DISALLOWED]
+    skipped = [
+        Result(batch="b", job_id=str(kind), url="u", outcome=Outcome.SKIPPED, error_kind=kind, attempts=0)
+        for kind in kinds
+    ]
+    sink = made()
+    await sink.open(None)
+    await sink.write([*skipped, *failures(1)])
+    counts = {"ok": 5, "failed": 1, "skipped": 4}
+    await sink.conclude(ending(jobs=10, outcomes=counts, kinds=dict.fromkeys(map(str, kinds), 1) | {"http_5xx": 1}))
+    (message,) = server.messages
+    assert message["subject"] == "[fetcher] b: finished, 3 of 10 jobs failed"
+    assert "all of them in failures.csv" in message.get_body(("plain",)).get_content()
+    assert [row["error_kind"] for row in table(message)] == [*map(str, kinds[:3]), "http_5xx"]
+
+
+async def test_an_input_that_could_not_be_used_at_all_is_trouble(server, made):
+    sink = made(when="trouble")
+    await sink.open(None)
+    await sink.conclude(ending(jobs=3, outcomes={"skipped": 3}, kinds={"invalid_url": 3}, exceeded=True))
+    (message,) = server.messages
+    assert message["subject"] == "[fetcher] b: FAILED, none of 3 rows of the input could be used"
+
+
 async def test_failures_are_bounded_and_survive_a_crash(server, made):
     sink = made(attach=5)
     mark = await sink.open(None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -12,7 +14,8 @@ from origin_process import origin_process
 
 from fetcher.assembly import Shared
 from fetcher.config import ConfigProblems
-from fetcher.errors import BatchStateError, CursorError, StateBusyError, UnknownBatchError
+from fetcher.errors import BatchStateError, CursorError, StateBusyError, StateError, UnknownBatchError
+from fetcher.service.catalogue import Catalogue
 from fetcher.service.keeper import Keeper
 from fetcher.service.models import State
 from fetcher.service.settings import ServiceConfig
@@ -472,6 +475,73 @@ async def test_what_is_no_longer_allowed_when_the_service_is_back_fails_with_tha
         view = await ended(keeper, batch_id)
         assert view.state is State.FAILED
         assert "the variable PATH is not there for batches" in view.reason
+
+
+async def test_a_batch_that_ended_just_before_a_crash_is_not_fetched_again(origin, folder, monkeypatch):
+    update = Catalogue.update
+
+    async def refuses(self, batch_id, **changes):
+        if changes.get("state") == "done":
+            raise StateError("database or disk is full")
+        await update(self, batch_id, **changes)
+
+    monkeypatch.setattr(Catalogue, "update", refuses)
+    async with keeping() as keeper:
+        batch_id = await submit(keeper, f"{origin}/bytes/9?n={{1..50}}", sinks=["out.jsonl"])
+        queue = folder / "state/service/batches" / batch_id / "queue.db"
+        await until(keeper, batch_id, lambda _: has_finished(queue))
+    before = (folder / "out.jsonl").read_bytes()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    async with keeping() as keeper:
+        view = await ended(keeper, batch_id)
+        assert (view.state, view.progress.outcomes) == (State.DONE, {"ok": 50})
+        assert each_once(await records(keeper, batch_id), 50)
+    # Times are in the records: these are the same.
+    assert (folder / "out.jsonl").read_bytes() == before
+
+
+def has_finished(queue):
+    """Tell whether a queue says that its batch has ended. It is closed by then, and nobody else has it."""
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"file:{queue}?mode=ro", uri=True, timeout=0)) as db,
+    ):
+        return db.execute("SELECT 1 FROM marks WHERE name = 'finished'").fetchone() is not None
+    return False
+
+
+async def test_the_end_of_a_batch_is_written_down_when_the_disk_has_room_again(origin, monkeypatch):
+    update, refused = Catalogue.update, []
+
+    async def refuses(self, batch_id, **changes):
+        if changes.get("state") == "done" and not refused:
+            refused.append(batch_id)
+            raise StateError("database or disk is full")
+        await update(self, batch_id, **changes)
+
+    monkeypatch.setattr(Catalogue, "update", refuses)
+    async with keeping() as keeper:
+        batch_id = await submit(keeper, f"{origin}/bytes/9")
+        assert (await ended(keeper, batch_id)).state is State.DONE
+    assert refused == [batch_id]
+
+
+async def test_an_upload_is_not_lost_if_its_submission_is_broken_off(origin, folder, monkeypatch):
+    async def refuses(self, row):
+        raise StateError("database or disk is full")
+
+    upload = folder / "in.txt"
+    upload.write_text(f"{origin}/bytes/1\n")
+    async with keeping() as keeper:
+        with monkeypatch.context() as patch:
+            patch.setattr(Catalogue, "insert", refuses)
+            with pytest.raises(StateError):
+                await submit(keeper, upload=upload, batch_id="mine")
+        assert upload.exists()
+        await submit(keeper, upload=upload, batch_id="mine")
+        assert not upload.exists()
+        assert (await ended(keeper, "mine")).progress.outcomes == {"ok": 1}
 
 
 async def test_a_second_service_on_the_same_folder_is_refused():

@@ -55,12 +55,14 @@ function ordered(batches) {
   return [...batches].sort((one, other) => place(one) - place(other) || (one.created_at < other.created_at ? 1 : -1));
 }
 
-function batches(items) {
-  const active = items.filter((batch) => ACTIVE.has(batch.state)).length;
-  put(by("batches-note"), items.length ? `${count(active)} active, ${count(items.length - active)} ended` : "");
+function batches(items, states) {
+  const total = Object.values(states).reduce((sum, each) => sum + each, 0);
+  const active = [...ACTIVE].reduce((sum, name) => sum + (states[name] ?? 0), 0);
+  const part = total > items.length ? `; these are ${count(items.length)} of them` : "";
+  put(by("batches-note"), items.length ? `${count(active)} active, ${count(total - active)} ended${part}` : "");
   show(by("nothing"), items.length === 0);
   show(by("rows"), items.length > 0);
-  follow(by("rows"), ordered(items), (batch) => batch.id, row);
+  follow(by("rows"), ordered(items), (batch) => batch.id, row, by("batches"));
 }
 
 function troubles(items) {
@@ -89,7 +91,7 @@ function snapshot(found) {
   const running = found.batches.filter((batch) => batch.state === "running").length;
   document.title = running ? `(${running}) fetcher` : "fetcher";
   charts(found);
-  batches(found.batches);
+  batches(found.batches, found.states);
   troubles(found.trouble);
   updatePanels(found);
 }

@@ -26,6 +26,9 @@ function ended(progress) {
 async function act(name, batch, again) {
   const {title, sure: text} = ACTIONS[name];
   const shown = visible(batch.id);
+  if (busy.has(batch.id)) {
+    return;
+  }
   if (text !== undefined && !(await sure(`${title} ${shown}?`, text, `${title} it`))) {
     return;
   }

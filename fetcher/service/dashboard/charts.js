@@ -1,13 +1,17 @@
-// Lines over the last five minutes, with axes: drawn as SVG in the pixels of the screen, so that text stays text.
+// Lines over the last minutes, with axes: drawn as SVG in the pixels of the screen, so that text stays text.
 import {el, mark, put, show, svg} from "./dom.js";
 import {time} from "./text.js";
 
-const SECONDS = 300;
+// How much time is shown, in seconds: the least in which everything that is known has its place, or else the most. With
+// each, the moments that are named if there is room, and if there is little.
+const SPANS = [
+  {seconds: 60, all: [60, 45, 30, 15, 0], few: [50, 25, 0]},
+  {seconds: 120, all: [120, 90, 60, 30, 0], few: [100, 50, 0]},
+  {seconds: 300, all: [300, 240, 180, 120, 60, 0], few: [240, 120, 0]},
+];
 const HEIGHT = 132;
 const EDGE = {top: 8, right: 10, bottom: 20, left: 54};
 const GRID = 3;
-const MINUTES = [5, 4, 3, 2, 1, 0];
-const FEWER = [4, 2, 0];
 const NARROW = 400;
 // So many seconds without a moment are a gap, not a line.
 const GAP = 5;
@@ -22,6 +26,14 @@ export function ceiling(value, base = 10) {
   const power = 10 ** Math.floor(Math.log10(value / unit));
   const step = STEPS.find((each) => each * power * unit >= value * 0.9999) ?? 10;
   return step * power * unit;
+}
+
+/** Write how long ago something was. */
+function ago(seconds) {
+  if (seconds === 0) {
+    return "now";
+  }
+  return seconds % 60 ? `\u2212${seconds} s` : `\u2212${seconds / 60} min`;
 }
 
 /**
@@ -72,6 +84,11 @@ export class Chart {
     return this.#moments.length ? Date.parse(this.#moments.at(-1).at) / 1000 : 0;
   }
 
+  get #span() {
+    const known = this.#moments.length ? this.#end - Date.parse(this.#moments[0].at) / 1000 : 0;
+    return SPANS.find(({seconds}) => seconds >= known) ?? SPANS.at(-1);
+  }
+
   #draw() {
     if (this.#width <= 0) {
       return;
@@ -95,9 +112,10 @@ export class Chart {
 
   #scale(top) {
     const [width, height] = [this.#width - EDGE.left - EDGE.right, HEIGHT - EDGE.top - EDGE.bottom];
-    const begin = this.#end - SECONDS;
+    const {seconds} = this.#span;
+    const begin = this.#end - seconds;
     return {
-      x: (at) => EDGE.left + ((Date.parse(at) / 1000 - begin) / SECONDS) * width,
+      x: (at) => EDGE.left + ((Date.parse(at) / 1000 - begin) / seconds) * width,
       y: (value) => EDGE.top + (1 - Math.min(1, value / top)) * height,
     };
   }
@@ -109,44 +127,41 @@ export class Chart {
       svg("line", {class: "grid", x1: EDGE.left, x2: right, y1: y(value), y2: y(value)}),
       svg("text", {x: EDGE.left - 8, y: y(value) + 4, "text-anchor": "end"}, (tick ?? write)(value)),
     ]);
-    const columns = (this.#width < NARROW ? FEWER : MINUTES).map((minute) => {
-      const x = EDGE.left + (1 - (minute * 60) / SECONDS) * (right - EDGE.left);
-      const anchor = minute === 0 ? "end" : "middle";
-      return svg("text", {x, y: HEIGHT - 4, "text-anchor": anchor}, minute === 0 ? "now" : `\u2212${minute} min`);
+    const {seconds, all, few} = this.#span;
+    const columns = (this.#width < NARROW ? few : all).map((back) => {
+      const x = EDGE.left + (1 - back / seconds) * (right - EDGE.left);
+      return svg("text", {x, y: HEIGHT - 4, "text-anchor": back === 0 ? "end" : "middle"}, ago(back));
     });
     return [...rows, ...columns];
   }
 
   #line(line, {x, y}, filled) {
-    const parts = [];
+    const runs = this.#runs(line).map((run) => run.map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`));
+    const path = (kind, draw) => svg("path", {class: kind, d: runs.map(draw).join(""), "data-tone": line.tone});
+    const foot = (point) => `${point.split(",")[0]},${y(0)}`;
+    const area = path("area", (run) => `M${foot(run[0])}L${run.join("L")}L${foot(run.at(-1))}Z`);
+    return [...(filled ? [area] : []), path("line", (run) => `M${run.join("L")}`)];
+  }
+
+  /** Return the values of a line as runs of [at, value] without a gap. */
+  #runs(line) {
+    const begin = this.#end - this.#span.seconds;
+    const runs = [];
     let before = -Infinity;
-    let begun = 0;
-    let area = "";
     for (const moment of this.#moments) {
-      const value = line.of(moment);
+      const value = line.of(moment) ?? null;
       const at = Date.parse(moment.at) / 1000;
-      if (value === null || value === undefined || at < this.#end - SECONDS) {
+      if (value === null || at < begin) {
         before = -Infinity;
         continue;
       }
-      const [px, py] = [x(moment.at).toFixed(1), y(value).toFixed(1)];
       if (at - before > GAP) {
-        area += begun ? `L${parts.at(-1).split(/[ML,]/)[1]},${y(0)}Z` : "";
-        area += `M${px},${y(0)}L${px},${py}`;
-        parts.push(`M${px},${py}`);
-        begun += 1;
-      } else {
-        area += `L${px},${py}`;
-        parts.push(`L${px},${py}`);
+        runs.push([]);
       }
+      runs.at(-1).push([moment.at, value]);
       before = at;
     }
-    if (!parts.length) {
-      return [];
-    }
-    area += `L${parts.at(-1).split(/[ML,]/)[1]},${y(0)}Z`;
-    const stroke = svg("path", {class: "line", d: parts.join(""), "data-tone": line.tone});
-    return filled ? [svg("path", {class: "area", d: area, "data-tone": line.tone}), stroke] : [stroke];
+    return runs;
   }
 
   #limit(limit, {y}) {

@@ -58,9 +58,9 @@ export function show(node, shown) {
 
 /**
  * Keep the children of a node in step with a list. `key` names an item; `make` returns {node, update(item)} for a new
- * one. What is there stays there, and what has the focus keeps it even if it has to be moved.
+ * one. What is there stays there, and what has the focus keeps it even if it has to be moved; if it goes, `heir` gets it.
  */
-export function follow(parent, items, key, make) {
+export function follow(parent, items, key, make, heir = null) {
   const parts = (parent.parts ??= new Map());
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   const wanted = new Map(items.map((item) => [key(item), item]));
@@ -84,7 +84,7 @@ export function follow(parent, items, key, make) {
       parent.insertBefore(part.node, before);
     }
   }
-  if (focused !== null && focused !== document.activeElement && focused.isConnected) {
-    focused.focus({preventScroll: true});
+  if (focused !== null && focused !== document.activeElement) {
+    (focused.isConnected ? focused : heir ?? parent.querySelector("button"))?.focus({preventScroll: true});
   }
 }

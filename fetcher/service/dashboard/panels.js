@@ -3,6 +3,8 @@ import {el, follow, mark, put, show} from "./dom.js";
 import {brief, clock, count, counted, date, share, shortened, time, visible} from "./text.js";
 
 const by = (id) => document.getElementById(id);
+// A share of the waiting time that is not worth many words.
+const SMALL = 0.03;
 const DASH = "\u2013";
 
 /** A table whose rows follow a list. `columns`: [{name, of(item) -> text or [text, title], tone(item), kind}]. */
@@ -131,9 +133,13 @@ function failureItem() {
 
 function why(found) {
   show(by("why-note"), found !== null);
-  put(by("why-note"), found === null ? "" : `over the last ${clock(found.seconds)}`);
+  put(by("why-note"), found === null ? "" : `over the last ${count(found.seconds)} s`);
   put(by("verdict"), found === null ? "Nothing runs, so nothing is bounded." : visible(found.verdict));
-  follow(by("bounds"), found?.bounds ?? [], (bound) => bound.name, boundItem);
+  const all = found?.bounds ?? [];
+  const large = all.filter((bound, index) => index === 0 || bound.share >= SMALL);
+  follow(by("bounds"), large, (bound) => bound.name, boundItem);
+  const small = all.filter((bound) => !large.includes(bound)).map((bound) => visible(bound.name));
+  put(by("small"), small.length ? `Less than ${share(SMALL)} each: ${small.join(", ")}` : "");
 }
 
 function boundItem() {
@@ -146,7 +152,7 @@ function boundItem() {
     ),
     update: (bound) => {
       put(title, visible(bound.name));
-      put(part, share(bound.share));
+      put(part, `${Math.round(100 * bound.share)} %`);
       fill.style.width = `${100 * bound.share}%`;
       put(explanation, visible(bound.explanation));
       put(advice, visible(bound.advice));

@@ -78,10 +78,13 @@ export function brief(seconds) {
   return seconds < 100 ? `${seconds.toFixed(seconds < 10 ? 2 : 1)} s` : clock(seconds);
 }
 
-/** Write a long duration: 8 s, 4 min 10 s, 2 h 5 min, 3 d 4 h. */
+/** Write a long duration: 0.4 s, 18 s, 4 min 10 s, 2 h 5 min, 3 d 4 h. */
 export function clock(seconds) {
   if (seconds === null || seconds === undefined) {
     return DASH;
+  }
+  if (seconds > 0 && seconds < 9.95) {
+    return `${seconds.toFixed(1)} s`;
   }
   const whole = Math.round(seconds);
   const [days, hours, minutes, rest] = [

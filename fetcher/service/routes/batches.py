@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import Field
 
 from fetcher.service.models import BatchPage, BatchView, State
-from fetcher.service.operations import Operation, Query, Reply, Whole, reply_json
+from fetcher.service.operations import WHOLE, Operation, Query, Reply, reply_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ class ListQuery(Query):
 
     state: State | None = None
     """Only those in this state."""
-    limit: Annotated[Whole, Field(ge=1, le=500)] = 50
+    limit: Annotated[int, Field(ge=1, le=500), WHOLE] = 50
     """How many at most."""
     cursor: str | None = Field(default=None, min_length=1, max_length=200)
     """``next`` of the page before."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fetcher.errors import CursorError, ErrorKind
 from fetcher.model import Outcome
-from fetcher.service.operations import Operation, Query, Reply, Whole
+from fetcher.service.operations import WHOLE, Operation, Query, Reply
 from fetcher.service.problems import ProblemError
 from fetcher.service.routes.batches import PATH, TAG
 
@@ -37,9 +37,9 @@ class ResultsQuery(Query):
     """Only those with this outcome."""
     kind: ErrorKind | None = None
     """Only those with this error kind."""
-    cursor: Annotated[Whole, Field(ge=0, le=_MOST_CURSOR)] = 0
+    cursor: Annotated[int, Field(ge=0, le=_MOST_CURSOR), WHOLE] = 0
     """Where to go on: ``Fetcher-Next-Cursor`` of the answer before; 0 is the beginning."""
-    limit: Annotated[Whole, Field(ge=1, le=10_000)] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000), WHOLE] | None = None
     """How many records at most; without it, all that there are now."""
 
 
@@ -67,7 +67,7 @@ def operation(desk: Desk) -> Operation:
         (
             Reply(
                 200,
-                "Whole records, one a line, in the order in which they were written.",
+                "WHOLE records, one a line, in the order in which they were written.",
                 (MEDIA_TYPE,),
                 headers=((NEXT, "The cursor that goes on after these."), ("Link", "rel=next, if there are more now.")),
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import json
 import re
 from contextlib import AsyncExitStack
@@ -16,18 +16,18 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import Field
 
-from fetcher.errors import UnknownBatchError
+from fetcher.service import idempotency
 from fetcher.service.models import BatchView
 from fetcher.service.operations import (
     CALLER,
+    DECIMAL,
     SUBJECT,
+    WHOLE,
     Body,
-    Decimal,
     Header,
     Operation,
     Query,
     Reply,
-    Whole,
     reply_json,
 )
 from fetcher.service.problems import ProblemError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fetcher.service.desk import Desk
+    from fetcher.service.keeper import Keeper
     from fetcher.service.reception import Reception
     from fetcher.service.settings import ServiceSettings
 
@@ -53,7 +54,6 @@ UPLOADS = {
 }
 """What a file of URLs may be, and the suffix that says so."""
 MULTIPART = "multipart/form-data"
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 # What JSON writes in a way that YAML reads as something else.
 _JSON_ALONE = re.compile(r"\\/|\\u[dD][89a-fA-F]")
@@ -64,9 +64,9 @@ class UploadQuery(Query):
 
     name: str | None = Field(default=None, pattern=_NAME)
     """What the batch is called."""
-    priority: Annotated[Whole, Field(ge=-1000, le=1000)] | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000), WHOLE] | None = None
     """A batch of a higher priority goes before all others."""
-    weight: Annotated[Decimal, Field(gt=0, le=1000)] | None = None
+    weight: Annotated[float, Field(ge=0.001, le=1000), DECIMAL] | None = None
     """A batch of weight 2 gets twice as much as one of weight 1."""
     column: str | None = Field(default=None, min_length=1, max_length=200)
     """The csv column, or the field of each line of JSON, that holds the URL."""
@@ -87,17 +87,14 @@ def operation(desk: Desk, reception: Reception) -> Operation:
     settings = desk.config.service
 
     async def handle(request: web.Request, query: UploadQuery) -> web.Response:
-        batch_id = _batch_id(request)
-        if batch_id is not None and (known := _known(desk, batch_id)) is not None:
-            request[SUBJECT] = known.id
-            return reply_json(known, headers=_location(known))
+        batch_id = idempotency.batch_id(request, request[CALLER].name)
+        repeated = batch_id is not None and desk.keeper.find(batch_id) is not None
         async with AsyncExitStack() as stack:
             submission = await _receive(request, query, settings, reception, stack)
-            view = await desk.keeper.submit(
-                submission.config or "{}", submission.name, "api", upload=submission.upload, batch_id=batch_id
-            )
+            view = await _submit(desk.keeper, submission, batch_id)
         request[SUBJECT] = view.id
-        return reply_json(view, HTTPStatus.CREATED, _location(view))
+        status = HTTPStatus.OK if repeated else HTTPStatus.CREATED
+        return reply_json(view, status, {"Location": f"/v1/batches/{view.id}"})
 
     return Operation(
         "submitBatch",
@@ -116,7 +113,7 @@ def operation(desk: Desk, reception: Reception) -> Operation:
                 "Idempotency-Key",
                 "Any text of the client's choosing. A batch that was submitted with the same key is returned, and no "
                 "second one made.",
-                {"type": "string", "pattern": r"^[!-~]{1,255}$"},
+                {"type": "string", "pattern": idempotency.PATTERN},
             ),
         ),
         bodies=_BODIES,
@@ -124,26 +121,15 @@ def operation(desk: Desk, reception: Reception) -> Operation:
     )
 
 
-def _location(view: BatchView) -> dict[str, str]:
-    return {"Location": f"/v1/batches/{view.id}"}
-
-
-def _known(desk: Desk, batch_id: str) -> BatchView | None:
-    try:
-        return desk.keeper.get(batch_id)
-    except UnknownBatchError:
-        return None
-
-
-def _batch_id(request: web.Request) -> str | None:
-    """Return the id that belongs to the key of a submission, None if it has none. Keys of others are other keys."""
-    keys = request.headers.getall("Idempotency-Key", [])
-    if not keys:
-        return None
-    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
-        raise ProblemError(HTTPStatus.BAD_REQUEST, "Idempotency-Key should be up to 255 visible ASCII characters, once")
-    whose = f"{request[CALLER].name}\n{keys[0]}"
-    return f"key-{hashlib.sha256(whose.encode()).hexdigest()[:32]}"
+async def _submit(keeper: Keeper, submission: Submission, batch_id: str | None) -> BatchView:
+    """Have the batch taken. One with the id of an earlier one is that one, if it is the same."""
+    text, upload = submission.config or "{}", submission.upload
+    if batch_id is None:
+        return await keeper.submit(text, submission.name, "api", upload=upload)
+    text = await asyncio.to_thread(idempotency.signed, text, upload)
+    view = await keeper.submit(text, submission.name, "api", upload=upload, batch_id=batch_id)
+    idempotency.check_same(text, await asyncio.to_thread(keeper.text, view.id))
+    return view
 
 
 async def _receive(
@@ -251,6 +237,7 @@ async def _receive_part(
 
 
 _CONFIG_TEXT = "name: weekly\nsources:\n  - urls.csv\nlimits:\n  per_host:\n    rate: 5/s\n"
+_RAW: dict[str, Any] = {}  # bytes, of which JSON Schema can say nothing (OpenAPI 3.1.1, section 4.8.14)
 _FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
 _REPLIES = (
     Reply(201, "The batch was taken.", model=BatchView, headers=(("Location", "The path of the batch."),)),
@@ -266,13 +253,13 @@ _BODIES = (
         "A config, as `fetcher run` has it; `fetcher schema` prints its schema.", YAML, {"type": "string"}, _CONFIG_TEXT
     ),
     Body("The same as JSON.", (JSON,), {"type": "object"}, {"name": "weekly", "sources": ["urls.csv"]}),
-    Body("URLs, one a line.", ("text/plain",), {"type": "string", "minLength": 1}),
+    Body("URLs, one a line.", ("text/plain",), _RAW),
     Body(
         "A table with a column of URLs.",
         ("text/csv", "text/tab-separated-values"),
-        {"type": "string", "minLength": 1},
+        _RAW,
     ),
-    Body("A JSON object a line.", ("application/x-ndjson", "application/jsonl"), {"type": "string", "minLength": 1}),
+    Body("A JSON object a line.", ("application/x-ndjson", "application/jsonl"), _RAW),
     Body(
         "A config and a file of URLs, either of which may be missing. A source of the config names the file as the "
         f"path {UPLOAD}; otherwise it is added to the sources.",

@@ -250,3 +250,27 @@ def test_whatever_happens_the_pace_stays_within_its_bounds(ceiling, ends):
         assert 0 <= pace.interval <= 30
         assert not pace.interval or pace.limit == 1
         assert changed or before == (pace.limit, pace.interval)
+
+
+@pytest.mark.parametrize(("ceiling", "limit"), [(4, 4), (2, 2), (30, 10)])
+def test_a_pace_that_was_reduced_stays_so_under_another_ceiling(ceiling, limit):
+    pace = make(20)
+    pace.limit = 10.0
+    pace.aim(ceiling)
+    assert (pace.ceiling, pace.concurrency) == (ceiling, limit)
+    assert pace.reduced is (limit < ceiling)
+
+
+def test_a_pace_that_was_not_reduced_goes_where_its_ceiling_goes():
+    pace = make(20)
+    for ceiling in (50, 3, 8):
+        pace.aim(ceiling)
+        assert (pace.concurrency, pace.reduced) == (ceiling, False)
+
+
+def test_a_trial_that_ends_under_a_lower_ceiling_goes_no_higher():
+    pace = make(20)
+    pace.on_trial, pace.limit, pace.low, pace.samples = (1.0, 20.0), 14.0, 1.0, 16
+    pace.aim(6)
+    assert pace._judge_latency(99.0)
+    assert pace.concurrency == 6

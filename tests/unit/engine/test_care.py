@@ -91,3 +91,25 @@ def test_what_is_off_does_nothing():
     assert not care.slower(URL, failure(Sign.REFUSED), 0.0, 0.0, in_flight=8)
     assert not care.answered(URL, 0.0, 0.0, 1.0)
     assert care.limits(CONFIGURED) is CONFIGURED
+
+
+def test_a_batch_that_asks_for_less_than_the_config_of_the_process_has_that():
+    care = make()
+    assert care.limits(HostLimits(concurrency=2, rate="100/s")).concurrency == 2
+    assert care.slower(URL, failure(Sign.REFUSED), 0.0, 0.0, in_flight=2)
+    assert care.limits(HostLimits(concurrency=2, rate="100/s")).concurrency == 2
+    assert care.limits(HostLimits(concurrency=5, rate="100/s")).concurrency < 5
+
+
+def test_other_settings_keep_what_has_been_learnt_as_far_as_they_have_a_place_for_it():
+    care = make()
+    care.slower(URL, failure(Sign.REFUSED), 0.0, 0.0, in_flight=8)
+    reduced = care.pace.concurrency
+    assert reduced < 8
+    assert pause(care, 10) == 10.0
+    care.follow(LimitSettings(breaker={"pause": "3s"}), HostLimits(concurrency=20))
+    assert (care.paused, len(care.breakers), care.pace.concurrency, care.pace.ceiling) == (True, 1, reduced, 20)
+    care.follow(LimitSettings(adapt=False, breaker="off"), HostLimits(concurrency=20))
+    assert care.limits(HostLimits(concurrency=20)).concurrency == 20
+    care.follow(LimitSettings(), HostLimits(concurrency=3))
+    assert (care.pace.concurrency, care.rules) == (3, LimitSettings().breaker)

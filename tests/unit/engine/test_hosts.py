@@ -191,6 +191,78 @@ def test_an_engine_that_does_not_take_its_turns_costs_others_little():
     assert parts(here, [one, two], since=since + 0.5) == pytest.approx([0.5, 0.5], abs=0.03)
 
 
+def two_at(concurrency, now=0.0, **options):
+    """Return two schedulers with five jobs each of one host, which come ``now``."""
+    shared = Hosts(LimitSettings(per_host={"concurrency": concurrency}))
+    both = Scheduler(LimitSettings(), shared), Scheduler(LimitSettings(), shared, **options)
+    for scheduler in both:
+        scheduler.add(leased(*(("a", n) for n in range(5))), now)
+    return both
+
+
+def test_who_is_listed_already_lets_a_higher_priority_go_first():
+    low, high = two_at(1, now=100.0, priority=1)
+    assert low.has_ready
+    assert low.next(100.0) is None
+    assert high.next(100.0) is not None
+
+
+def test_who_is_not_next_waits_for_a_moment_and_not_longer():
+    low, high = two_at(1, priority=1)
+    assert low.next(GRACE * 0.9) is None
+    assert low.wake_at() == pytest.approx(GRACE)
+    assert low.next(GRACE) is not None
+    assert high.next(GRACE) is None
+
+
+def test_who_missed_a_turn_and_then_looks_in_vain_is_waited_for_again():
+    low, high = two_at(1, priority=1)
+    lease, now = low.next(GRACE), GRACE
+    low.done(lease, now, now)
+    lease = low.next(now)  # at once: nobody waits for who has just missed a turn
+    assert lease is not None
+    assert high.next(now) is None
+    low.done(lease, now, now)
+    assert low.next(now) is None
+    assert high.next(now) is not None
+
+
+def test_who_missed_a_turn_is_waited_for_again_after_a_while():
+    low, _ = two_at(1, priority=1)
+    lease, now = low.next(GRACE), GRACE + SULK
+    low.done(lease, GRACE, now)
+    assert low.next(now) is None
+
+
+def test_nobody_lets_others_go_first_where_there_are_slots_for_all():
+    low, _ = two_at(6, priority=1)
+    assert low.next(0.0) is not None
+    assert low.next(0.0) is None  # five are left for the other, which has as many jobs
+
+
+def test_others_are_told_when_a_host_that_was_paused_answers():
+    told = []
+
+    class Told(Busy):
+        def look_again(self, *, ready):
+            told.append(ready)
+
+    shared = Hosts(LimitSettings(breaker={"failures": 2, "pause": "1s"}))
+    one, two = Scheduler(LimitSettings(), shared), Scheduler(LimitSettings(), shared, owner=Told())
+    one.add(leased(("a", 1), ("a", 2)), 0.0)
+    for lease in all_at(one, 0.0):
+        one.badly(lease, failure(Sign.DOWN), 0.0, 0.0)
+        one.done(lease, 0.0, 0.0)
+    for scheduler in (one, two):
+        scheduler.add(leased(*(("a", n) for n in range(9))), 1.0)
+    [probe] = all_at(one, 1.0)
+    assert all_at(two, 1.0) == []
+    told.clear()
+    one.well(probe, 1.0, 1.1, None)
+    assert told == [True]
+    assert two.next(1.1) is not None
+
+
 def test_a_host_with_slots_for_all_has_nobody_wait():
     here = world(concurrency=8)
     one, two = engines(here, {"concurrency": 3}, {"concurrency": 3}, serve=lambda _: 0.01)
@@ -295,14 +367,15 @@ def test_what_one_batch_learns_holds_for_the_others_at_once():
     one, two = Scheduler(LimitSettings(), shared), Scheduler(LimitSettings(), shared, owner=Busy())
     one.add(leased(*(("a", n) for n in range(9))), 0.0)
     two.add(leased(*(("a", n) for n in range(9))), 0.0)
+    [before] = {line.room for line in one.lines()}
     started = [one.next(0.1) for _ in range(4)]
     for lease in started:
         one.badly(lease, failure(Sign.REFUSED), 0.1, 1.0)
         one.done(lease, 0.1, 1.0)
     [host] = shared
     assert host.limits.concurrency < 8
+    assert {line.room for line in host.lines} == {before * host.limits.concurrency // 8}
     assert len(all_at(two, 2.0)) == host.limits.concurrency
-    assert {line.room for line in host.lines} == {one.demand(2.0).room["a"] + 5}
 
 
 def test_a_host_that_was_found_down_is_left_alone_by_all_and_given_back():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fetcher.engine.growth import MOST_AUTO
-from fetcher.engine.limiter import CATCH_UP, HostLimits, LimitSettings, next_start
+from fetcher.engine.limiter import CATCH_UP, HostLimits, LimitSettings, next_start, strictest
 
 
 def starts(limits, asked, count):
@@ -127,3 +127,12 @@ def test_a_concurrency_is_a_number_or_auto(bad):
 def test_limits_can_be_written_out_and_read_again():
     for limits in (LimitSettings(), LimitSettings(concurrency="auto", breaker="off", adapt=False)):
         assert LimitSettings.model_validate_json(limits.model_dump_json()) == limits
+
+
+def test_the_strictest_of_limits_is_what_each_of_them_sets_itself():
+    configured = HostLimits(concurrency=6, rate="10/s")
+    assert strictest(configured, []) is configured
+    assert strictest(configured, [HostLimits(), HostLimits(concurrency=9, rate="20/s")]) is configured
+    held = strictest(configured, [HostLimits(concurrency=3), HostLimits(delay=0.5), HostLimits(rate="4/s")])
+    assert (held.concurrency, held.rate, held.delay, held.interval) == (3, 4.0, 0.5, 0.5)
+    assert strictest(HostLimits(concurrency=50), [HostLimits(rate="2/s")]) == HostLimits(concurrency=50, rate="2/s")

@@ -49,3 +49,18 @@ def test_auto_follows_what_was_answered():
         scheduler.answered += pulse.allowed * 10
         pulse.beat(1000.0 + second, 5.0, pulse.allowed)
     assert pulse.allowed > 100
+
+
+def test_other_limits_hold_at_once_and_auto_goes_on_from_where_it_is():
+    _, pulse = make()
+    pulse.reconfigure(30, None)
+    assert pulse.allowed == 30
+    growth = Growth()
+    pulse.reconfigure(1000, growth)
+    assert pulse.allowed == growth.concurrency
+    growth.concurrency = pulse.allowed = 77
+    pulse.reconfigure(1000, Growth())
+    assert pulse.allowed == 77
+    pulse.reconfigure(5, None)
+    pulse.beat(1001.0, 5.0, 5)
+    assert pulse.allowed == 5

@@ -44,6 +44,17 @@ class Process:
         )
 
 
+def take_time(transport, seconds):
+    """Have every fetch take some time: answers at once come faster than jobs are leased."""
+    fetch = transport.fetch
+
+    async def slowly(job, within):
+        await asyncio.sleep(seconds)
+        return await fetch(job, within)
+
+    transport.fetch = slowly
+
+
 async def run_all(*benches):
     async with asyncio.timeout(30):
         await asyncio.gather(*(bench.run() for bench in benches))
@@ -69,9 +80,11 @@ async def test_all_engines_together_keep_to_the_limits_of_a_host():
 @pytest.mark.parametrize("weight", [1.0, 3.0])
 async def test_engines_that_wait_for_one_host_have_turns_by_weight(weight):
     process, gate = Process(per_host={"concurrency": 1}), asyncio.Event()
-    one, two = process.bench(400, gate=gate), process.bench(400, weight=weight, gate=gate)
+    one, two = process.bench(150, gate=gate), process.bench(150, weight=weight, gate=gate)
+    for bench in (one, two):
+        take_time(bench.transport, 0.003)
     run = asyncio.ensure_future(run_all(one, two))
-    await until(lambda: one.engine.scheduler.waiting >= 50 and two.engine.scheduler.waiting >= 50)
+    await until(lambda: one.engine.scheduler.waiting >= 5 and two.engine.scheduler.waiting >= 5)
     gate.set()
     await run
     first = process.log[:100]
@@ -100,7 +113,7 @@ async def test_a_batch_of_higher_priority_has_all_slots_that_it_can_use():
     await until(lambda: low.transport.in_flight == 4)
     high = process.bench(100, hosts=10, priority=1, gate=gate)
     ended = asyncio.ensure_future(run_all(high))
-    await until(lambda: high.share.waiting >= 50)
+    await until(lambda: high.share.waiting)
     gate.set()
     await asyncio.gather(ended, running)
     first = process.log.index(high.share)
@@ -149,7 +162,7 @@ async def test_an_engine_that_is_cut_off_leaves_its_slots_to_the_others():
 
 
 async def test_a_host_that_tells_one_engine_to_wait_is_left_alone_by_the_other():
-    process, gate = Process(), asyncio.Event()
+    process, gate = Process(per_host={"concurrency": 20}), asyncio.Event()
 
     def refuse(job):
         if job.host != "h0.test":
@@ -159,7 +172,7 @@ async def test_a_host_that_tells_one_engine_to_wait_is_left_alone_by_the_other()
         return response
 
     one = process.bench(1, respond=refuse)
-    two = process.bench(40, hosts=2, gate=gate)
+    two = process.bench(80, hosts=2, gate=gate, limits=LimitSettings(concurrency=16))
     running = asyncio.ensure_future(two.run())
     await until(lambda: two.engine.scheduler.waiting >= 10)
     other = asyncio.ensure_future(one.run())
@@ -167,7 +180,7 @@ async def test_a_host_that_tells_one_engine_to_wait_is_left_alone_by_the_other()
     await until(lambda: two.engine.scheduler.demand(asyncio.get_running_loop().time()).room["h0.test"] == 0)
     before = sum(job.host == "h0.test" for job in two.transport.jobs)
     gate.set()
-    await until(lambda: len(two.sink.results) == 20 + before)
+    await until(lambda: len(two.sink.results) == 40 + before)
     assert sum(job.host == "h0.test" for job in two.transport.jobs) == before
     assert two.engine.scheduler.waiting == 0
     for bench in (one, two):
@@ -188,6 +201,19 @@ async def test_a_host_that_one_engine_found_down_costs_the_other_no_attempts():
     await run_all(two)
     assert len(process.log) == asked
     assert {result.outcome for result in two.sink.results} == {Outcome.SKIPPED}
+
+
+async def test_an_idle_engine_looks_again_at_the_time_that_another_has_changed(monkeypatch):
+    more, looked = asyncio.Event(), asyncio.Event()
+    bench = Bench(ListSource([], more=more))
+    run = asyncio.ensure_future(bench.run())
+    await until(lambda: bench.engine._crew._idle)
+    monkeypatch.setattr(bench.engine.scheduler, "wake_at", lambda: asyncio.get_running_loop().time() + 0.005)
+    monkeypatch.setattr(bench.engine.scheduler, "next", lambda _: looked.set())
+    bench.engine.look_again(ready=False)
+    await asyncio.wait_for(looked.wait(), 5)
+    more.set()
+    await run
 
 
 # While it runs
@@ -267,9 +293,9 @@ async def test_retries_are_counted_by_their_reason():
         seen.add(job.id)
         if number % 3 == 1:
             return ok(job, status=503)
-        raise FetchError(ErrorKind.CONNECT_RESET, "reset", sent=False)
+        raise FetchError(ErrorKind.CONNECTION_RESET, "reset", sent=False)
 
     bench = Bench(ListSource(jobs(30)), respond=respond)
     await bench.run()
-    assert bench.engine.retry_reasons == {"http_5xx": 10, "connect_reset": 10}
+    assert bench.engine.retry_reasons == {"http_5xx": 10, "connection_reset": 10}
     assert bench.engine.retries == 20

@@ -98,3 +98,37 @@ def test_tallies_share_nothing():
     first, second = Tally(), Tally()
     first.add([result()])
     assert second == Tally()
+
+
+class Limit:
+    def __init__(self, most):
+        self.most = most
+
+    def exceeded(self, failed, total):
+        return failed > self.most
+
+
+def skipped(kind, count=1):
+    return [result(status=None, outcome=Outcome.SKIPPED, attempts=0, error_kind=kind) for _ in range(count)]
+
+
+def test_what_was_skipped_though_it_was_wanted_is_missed_and_counts():
+    tally = Tally()
+    tally.add([result(), result(outcome=Outcome.FAILED, error_kind=ErrorKind.HTTP_5XX)])
+    tally.add(skipped(ErrorKind.ROBOTS_DISALLOWED, 5) + skipped(ErrorKind.INVALID_ROW, 7))
+    assert tally.missed == 1
+    tally.add(skipped(ErrorKind.HOST_DOWN, 2) + skipped(ErrorKind.ROBOTS_UNREACHABLE, 3))
+    assert tally.missed == 6
+    assert not tally.exceeds(Limit(6), 19)
+    assert tally.exceeds(Limit(5), 19)
+
+
+def test_an_input_without_a_row_that_could_be_used_is_a_failure_whatever_the_limit():
+    tally = Tally()
+    assert not tally.exceeds(Limit(100), 0)
+    bad = [ErrorKind.INVALID_URL, ErrorKind.INVALID_ROW, ErrorKind.UNSUPPORTED_SCHEME]
+    tally.add([one for kind in bad for one in skipped(kind, 2)])
+    assert tally.all_unusable
+    assert tally.exceeds(Limit(100), 6)
+    tally.add(skipped(ErrorKind.ROBOTS_DISALLOWED))
+    assert not tally.exceeds(Limit(100), 7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -34,39 +35,38 @@ def test_a_folder_has_config_and_upload_and_is_for_its_owner_alone(tmp_path):
     workspace = Workspace(tmp_path)
     upload = tmp_path / "given.csv"
     upload.write_text("url\n")
-    workspace.create("a", "name: ü\n", upload)
+    workspace.create("a", "name: ü\n", {"urls.csv": upload})
+    upload.unlink()
     assert workspace.text("a") == "name: ü\n"
     assert (workspace.of("a") / "urls.csv").read_text() == "url\n"
-    assert not upload.exists()
     assert (mode(workspace.of("a")), mode(workspace.of("a") / "config.yaml")) == ("700", "600")
 
 
 def test_an_upload_may_come_from_another_file_system(tmp_path, monkeypatch):
-    def rename(self, target):
+    def link(source, target):
         raise OSError(errno.EXDEV, "cross-device link")
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(os, "link", link)
     upload = tmp_path / "given.txt"
     upload.write_text("x\n")
-    Workspace(tmp_path).create("a", "{}", upload)
+    Workspace(tmp_path).create("a", "{}", {"urls.txt": upload})
     assert (tmp_path / "batches" / "a" / "urls.txt").read_text() == "x\n"
-    assert not upload.exists()
 
 
 def test_what_a_submission_left_that_was_broken_off_is_swept_away_and_replaced(tmp_path):
     workspace = Workspace(tmp_path)
     assert workspace.sweep(set()) == []
     for name in ("known", "unknown"):
-        workspace.create(name, "{}", None)
+        workspace.create(name, "{}")
     assert workspace.sweep({"known"}) == ["unknown"]
     assert not workspace.of("unknown").exists()
-    workspace.create("known", "new", None)
+    workspace.create("known", "new")
     assert workspace.text("known") == "new"
 
 
 def test_forgetting_a_queue_leaves_the_results(tmp_path):
     workspace = Workspace(tmp_path)
-    workspace.create("a", "{}", None)
+    workspace.create("a", "{}")
     for name in ("queue.db", "queue.db-wal", "results.jsonl"):
         (workspace.of("a") / name).write_text("")
     workspace.forget_queue("a")

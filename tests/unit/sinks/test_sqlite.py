@@ -91,9 +91,13 @@ async def test_a_record_that_comes_again_takes_the_place_of_the_earlier_one(begu
 async def test_there_is_a_view_of_the_failures(begun, path):
     sink, _ = await begun()
     failed = result(2, outcome=Outcome.FAILED, error_kind=ErrorKind.CONNECT_REFUSED, error_message="no")
-    await sink.write([result(1), failed, result(3, outcome=Outcome.SKIPPED)])
-    found = query(path, "SELECT job_id, url, error_kind, error_message FROM results_failures")
-    assert found == [("0:2", "http://a.test/2", "connect_refused", "no")]
+    kinds = [ErrorKind.INVALID_ROW, ErrorKind.HOST_DOWN, ErrorKind.ROBOTS_DISALLOWED, None]
+    skipped = [result(n, outcome=Outcome.SKIPPED, error_kind=kind) for n, kind in enumerate(kinds, 3)]
+    await sink.write([result(1), failed, *skipped])
+    found = query(path, "SELECT job_id, url, error_kind, error_message FROM results_failures ORDER BY 1")
+    assert found[0] == ("0:2", "http://a.test/2", "connect_refused", "no")
+    # What robots.txt disallows was not wanted.
+    assert [row[0] for row in found] == ["0:2", "0:3", "0:4", "0:6"]
 
 
 async def test_the_file_can_be_queried_while_a_batch_runs(begun, path):

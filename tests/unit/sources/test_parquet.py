@@ -147,6 +147,46 @@ async def test_one_row_group_of_many_rows_is_not_held(write):
     assert most < 20_000_000
 
 
+def repeated(value, count):
+    """Return a column that has one value so often, which is in the file once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value]))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+async def test_a_value_that_is_long_and_often_there_is_not_held_as_often(write, listed):
+    # Of 4 KB, which were 2.5 GB in a batch, and more than a column of texts can be.
+    big = repeated("y" * 5_000_000, 500)
+    if listed:
+        big = pa.ListArray.from_arrays(pa.array(range(501), pa.int32()), big)
+    table = pa.table({"url": [f"http://a.test/{n}" for n in range(500)], "x": big})
+    path = write(table, compression="zstd", store_schema=False)
+    assert (await asyncio.to_thread(Path(path).stat)).st_size < 10_000
+    before = pa.total_allocated_bytes()
+    most, jobs = 0, []
+    async for chunk in FileSourceConfig(path=path).build().read(None):
+        most = max(most, pa.total_allocated_bytes() - before)
+        jobs += chunk.jobs
+    assert most < 250_000_000
+    assert [job.id for job in jobs] == [str(n) for n in range(1, 501)]
+    assert {job.rejected.message.partition(": ")[2] for job in jobs} == {"longer than 1048576 bytes"}
+
+
+async def test_a_chunk_has_no_more_than_a_megabyte_or_so(write):
+    # The second hundred rows are long, and row 300 is too long.
+    texts = ["x" * (100_000 if 100 <= n < 200 else 2_000_000 if n == 300 else 10) for n in range(1000)]
+    path = write({"url": [f"http://a.test/{n}" for n in range(1000)], "x": texts, "tags": [["a" * 9]] * 1000})
+    chunks = await chunks_of(path)
+    jobs = [job for chunk in chunks for job in chunk.jobs]
+    assert [job.id for job in jobs] == [str(n) for n in range(1, 1001)]
+    assert [job.id for job in jobs if job.rejected is not None] == ["301"]
+    assert max(sum(len(job.meta["x"]) for job in chunk.jobs if job.meta) for chunk in chunks) < 2_200_000
+    assert max(len(chunk.jobs) for chunk in chunks) <= 500
+    for number, chunk in enumerate(chunks, 1):
+        assert [job.id for one in await chunks_of(path, chunk.position) for job in one.jobs] == [
+            job.id for one in chunks[number:] for job in one.jobs
+        ]
+
+
 async def test_in_a_store(write, s3, monkeypatch):
     s3.reset()
     s3.create("tables")

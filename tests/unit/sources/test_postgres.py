@@ -282,6 +282,24 @@ async def test_a_large_answer_is_not_held(postgres):
     assert len(first.jobs) == 500
 
 
+@pytest.mark.parametrize("order", [None, "id"])
+async def test_a_chunk_has_no_more_than_some_megabytes(postgres, order):
+    query = """
+        SELECT n AS id, 'http://a.test/' || n AS url,
+               repeat('x', CASE WHEN n = 20 THEN 2000000 WHEN n > 20 THEN 100000 ELSE 0 END) AS x
+        FROM generate_series(1, 600) AS n ORDER BY n
+        """
+    chunks = await chunks_of(postgres, query, order=order)
+    jobs = [job for chunk in chunks for job in chunk.jobs]
+    assert [job.id for job in jobs] == [str(n) for n in range(1, 601)]
+    assert [(job.id, job.rejected.message) for job in jobs if job.rejected] == [("20", "longer than 1048576 bytes")]
+    # The first that are long come with those before them; then fewer are asked for.
+    sizes = [sum(len(job.meta["x"]) for job in chunk.jobs if job.meta) for chunk in chunks]
+    assert sizes[0] < 32 * 100_000
+    assert max(sizes[1:]) < 2_200_000
+    assert len(chunks) >= 30
+
+
 def test_without_the_driver_its_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     config = PostgresSourceConfig(dsn="postgresql://u:hush@127.0.0.1/x", query="SELECT 1 AS url")

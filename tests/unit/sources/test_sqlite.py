@@ -231,3 +231,21 @@ async def test_a_position_of_something_else(database, position):
 def test_bad_settings(settings):
     with pytest.raises(ValidationError):
         SqliteSourceConfig(path="a.db", **settings)
+
+
+@pytest.mark.parametrize("order", [None, "id"])
+async def test_a_chunk_has_no_more_than_a_megabyte_or_so(database, order):
+    query = """
+        WITH RECURSIVE numbers(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < 600)
+        SELECT id, 'http://a.test/' || id AS url,
+               CASE WHEN id = 300 THEN zeroblob(2000000) WHEN id > 500 THEN printf('%.*c', 100000, 'x') END AS x
+        FROM numbers ORDER BY id
+        """
+    chunks = await chunks_of(database[1], query, order=order)
+    jobs = [job for chunk in chunks for job in chunk.jobs]
+    assert [job.id for job in jobs] == [str(n) for n in range(1, 601)]
+    assert [(job.id, job.rejected.message) for job in jobs if job.rejected] == [("300", "longer than 1048576 bytes")]
+    sizes = [sum(len(job.meta["x"] or "") for job in chunk.jobs if job.meta) for chunk in chunks]
+    assert max(sizes) < 1_200_000
+    resumed = await jobs_of(database[1], query, chunks[0].position, order=order)
+    assert [job.id for job in resumed] == [job.id for chunk in chunks[1:] for job in chunk.jobs]

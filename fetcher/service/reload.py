@@ -1,0 +1,97 @@
+"""Takes over a config that was changed, on SIGHUP or when its file has changed. A bad one changes nothing.
+
+The file is looked at now and then rather than watched: what mounts configs into containers replaces links somewhere
+above them, which not every watcher sees, and a look costs one call of the system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import structlog
+
+from fetcher.config import ConfigProblems
+from fetcher.config.loading import load_root
+from fetcher.service.settings import ServiceConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PERIOD = 2.0
+"""Seconds between two looks at the file."""
+_SUBJECT = "config"
+
+_Signature = tuple[int, int, int] | None
+
+
+class Reload:
+    """Has a service keep to its config as it is now.
+
+    ``take`` is given a config that is good, and returns what of it takes a restart. ``trouble`` is told what is wrong
+    with one that is not, under a name of its own, and with None that it is good again.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        overrides: Sequence[str],
+        take: Callable[[ServiceConfig], Sequence[str]],
+        trouble: Callable[[str, str | None], None],
+    ) -> None:
+        self._path = path
+        self._overrides = overrides
+        self._take = take
+        self._trouble = trouble
+        self._asked = asyncio.Event()
+        self._seen: _Signature = _signature(path)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        loop = asyncio.get_running_loop()
+        number = getattr(signal, "SIGHUP", None)
+        with contextlib.ExitStack() as handling:
+            if number is not None:
+                with contextlib.suppress(RuntimeError, ValueError):  # not on the main thread
+                    loop.add_signal_handler(number, self._asked.set)
+                    handling.callback(loop.remove_signal_handler, number)
+            while True:
+                if await self._is_due():
+                    await self.load()
+
+    async def _is_due(self) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PERIOD):
+                await self._asked.wait()
+        asked = self._asked.is_set()
+        self._asked.clear()
+        before, self._seen = self._seen, await asyncio.to_thread(_signature, self._path)
+        # While the file is being replaced there is none for a moment.
+        return asked or (self._seen is not None and self._seen != before)
+
+    async def load(self) -> None:
+        """Take over the config as it is now, or say what is wrong with it."""
+        log = structlog.get_logger()
+        try:
+            config = await asyncio.to_thread(load_root, ServiceConfig, self._path, self._overrides)
+        except ConfigProblems as error:
+            log.warning("config_refused", problems=error.problems)
+            first = error.problems[0] + (f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else "")
+            self._trouble(_SUBJECT, f"the changed config can not be used, so the one before holds on: {first}")
+            return
+        later = list(self._take(config))
+        log.info("config_loaded", takes_restart=later)
+        words = f"the config was changed in what takes a restart: {', '.join(later)}" if later else None
+        self._trouble(_SUBJECT, words)
+
+
+def _signature(path: str | None) -> _Signature:
+    """Return what changes with a file, None if it is not there."""
+    try:
+        found = os.stat(path) if path is not None else None  # noqa: PTH116  a Path is made for nothing
+    except OSError:
+        return None
+    return None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino)
