@@ -158,6 +158,10 @@ class Hosts:
             host = self._hosts[name] = Host(name, given, given, care, limits)
         return host
 
+    def least(self, per_host: HostLimits) -> HostLimits:
+        """Return what holds for a host of which nothing is known, if a batch asks for so much per host."""
+        return strictest(self._settings.per_host, [per_host])
+
     def adjust(self, host: Host, now: float) -> None:
         """Have the limits follow what has been learnt about a host, or what was configured anew."""
         before, host.limits = host.limits, host.care.limits(host.configured)

@@ -345,7 +345,7 @@ class Scheduler:
         self._listing.concurrency = limits.most
         self._window = Window(limits.most)
         self.window = self._window.size
-        self._default_room = self._window.room(limits.per_host)
+        self._default_room = self._window.room(self._shared.least(limits.per_host))
 
     def _drop(self, line: Line) -> list[Lease]:
         dropped = [entry[2] for entry in line.waiting]

@@ -275,6 +275,8 @@ def _state_error(error: sqlite3.Error, path: Path) -> StateError:
     text = str(error)
     if "not a database" in text or "malformed" in text:
         return StateError(f"{path}: can not be read ({text}); move it away, and the batches in its folder with it")
+    if "full" in text:
+        return StateBusyError(f"{path}: the disk is full; free some space")
     if "locked" in text:
         return StateBusyError(f"{path}: another process is using it; wait until it has ended")
     return StateError(f"{path}: {text}")

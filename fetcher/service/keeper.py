@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from fetcher.errors import BatchStateError, StateBusyError, StateError
+from fetcher.errors import BatchStateError, StateBusyError, StateError, UnknownBatchError
 from fetcher.service.catalogue import Catalogue, Row
 from fetcher.service.identity import check_id
 from fetcher.service.locks import Locks
@@ -267,9 +267,15 @@ class Keeper(Shelf):
             await self._look.wait()
             self._look.clear()
             room = self._settings.running - len(self._runs)
-            if room > 0 and not self._draining:
+            if room <= 0 or self._draining:
+                continue
+            try:
                 for row in self._catalogue.waiting(room):
                     await self._begin(row.id)
+            except StateError as error:
+                structlog.get_logger().warning("catalogue_refuses", reason=str(error))
+                await asyncio.sleep(_PAUSE)
+                self._look.set()
 
     async def _begin(self, batch_id: str) -> None:
         async with self._locks.hold(batch_id):
@@ -348,12 +354,21 @@ class Keeper(Shelf):
     async def _expire(self) -> None:
         """Delete what ended long ago, now and every hour."""
         while True:
-            rows = self._catalogue.expired(self._clock() - self._settings.keep, _MOST_SWEPT)
-            for row in rows:
-                with contextlib.suppress(BatchStateError):  # somebody has retried it
-                    await self.delete(row.id)
-            if len(rows) < _MOST_SWEPT:
+            try:
+                more = await self._delete_expired()
+            except StateError as error:
+                structlog.get_logger().warning("catalogue_refuses", reason=str(error))
+                more = False
+            if not more:
                 await asyncio.sleep(_SWEEP)
+
+    async def _delete_expired(self) -> bool:
+        """Delete some batches that ended long ago; return whether there may be more."""
+        rows = self._catalogue.expired(self._clock() - self._settings.keep, _MOST_SWEPT)
+        for row in rows:
+            with contextlib.suppress(BatchStateError, UnknownBatchError):  # somebody has retried or deleted it
+                await self.delete(row.id)
+        return len(rows) == _MOST_SWEPT
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

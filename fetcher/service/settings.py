@@ -13,13 +13,14 @@ from pydantic_core import PydanticCustomError
 
 from fetcher.engine.limiter import LimitSettings
 from fetcher.registry import Part
-from fetcher.settings import ByteSize, Duration, Settings
+from fetcher.settings import ByteSize, Duration, Secret, Settings
 
 if TYPE_CHECKING:
     from fetcher.guard import GuardSettings
 
 Scope = Literal["read", "write"]
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_SHORTEST_TOKEN = 20
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -45,18 +46,30 @@ def _zone(value: str) -> str:
 
 
 class TokenSettings(Settings):
-    """Who may use the API. Only the hash of a token is kept."""
+    """Who may use the API. A config needs to hold no more than the hash of a token."""
 
     name: str = Field(min_length=1, max_length=100)
     """Who has it, for the log."""
-    hash: Annotated[str, AfterValidator(_hash)]
+    hash: Annotated[str, AfterValidator(_hash)] | None = None
     """As ``fetcher token`` prints it."""
+    token: Secret | None = None
+    """The token itself, where a secret is kept for this: ``{file: /run/secrets/token}`` or ``{env: NAME}``."""
     scopes: list[Scope] = Field(default=["read"], min_length=1)
     """``read`` sees everything, ``write`` may also submit and change batches."""
 
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.hash is None) == (self.token is None):
+            raise PydanticCustomError("token", "should have either hash or token; `fetcher token` makes one")
+        if self.token is not None and len(self.token.get_secret_value()) < _SHORTEST_TOKEN:
+            words = "is a token that can be guessed; `fetcher token` makes one of 43 characters"
+            raise PydanticCustomError("token", "{words}", {"words": words})
+        return self
+
     def fits(self, token: str) -> bool:
-        """Tell whether this is the hash of a token, in a time that tells nothing else."""
-        return hmac.compare_digest(self.hash, hash_token(token))
+        """Tell whether this is the token, in a time that tells nothing else."""
+        known = self.hash if self.token is None else hash_token(self.token.get_secret_value())
+        return known is not None and hmac.compare_digest(known, hash_token(token))
 
 
 class ScheduleSettings(Settings):

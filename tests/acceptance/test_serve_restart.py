@@ -120,6 +120,23 @@ def test_while_it_drains_the_api_answers_and_is_not_ready(tmp_path, origin):
         assert [line["ok"] for line in ended] == [4]
 
 
+def test_limits_are_changed_while_batches_run_and_a_bad_config_changes_nothing(tmp_path, origin):
+    path = tmp_path / "service.yaml"
+    path.write_text("limits: {concurrency: 2}\n")
+    with serve_process(tmp_path, config="service.yaml") as service:
+        batch_id = service.submit(sources=[f"{origin}/delay/0.5/bytes/1?n={{1..200}}"])
+        service.wait_for(batch_id, lambda view: view["progress"]["in_flight"] == 2)
+        path.write_text("limits: {concurency: 50}\n")
+        assert "did you mean 'concurrency'?" in service.wait_for_event("config_refused")["problems"][0]
+        assert "the one before holds on" in service.ask("GET", "/v1/snapshot")["trouble"][0]
+        path.write_text("limits: {concurrency: 60, per_host: {concurrency: 60}}\n")
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(batch_id, lambda view: view["progress"]["in_flight"] > 20)
+        assert service.wait_for_end(batch_id)["progress"]["outcomes"] == {"ok": 200}
+        assert each_once(service.results(batch_id), 200)
+        assert service.stop() == 0
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path, origin):
     with serve_process(tmp_path) as service:
         batch_id = service.submit(sources=[f"{origin}/delay/30"])

@@ -204,6 +204,16 @@ async def test_a_submission_that_is_repeated_is_taken_once(tmp_path, origin):
         assert (await api.ask("POST", "/v1/batches", json=config, headers={"Idempotency-Key": "a b"}))[0] == 400
 
 
+async def test_an_upload_that_is_repeated_is_taken_once(tmp_path):
+    async with api_service(tmp_path) as api:
+        answers = []
+        for urls, kind in ((b"a", "plain"), (b"a", "plain"), (b"b", "plain"), (b"a", "csv")):
+            headers = {"Idempotency-Key": "1", "Content-Type": f"text/{kind}"}
+            answers.append((await api.ask("POST", "/v1/batches", data=urls, headers=headers))[0])
+        assert answers == [201, 200, 422, 422]
+        assert list((tmp_path / "state" / "incoming").iterdir()) == []
+
+
 async def test_a_body_is_asked_for_only_if_it_will_be_read(tmp_path):
     head = (
         "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {}\r\n"

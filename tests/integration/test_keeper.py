@@ -527,6 +527,37 @@ async def test_the_end_of_a_batch_is_written_down_when_the_disk_has_room_again(o
     assert refused == [batch_id]
 
 
+async def test_what_can_not_be_begun_because_the_disk_is_full_is_begun_later(origin, monkeypatch):
+    update, refused = Catalogue.update, []
+
+    async def refuses(self, batch_id, **changes):
+        if changes.get("state") == "running" and not refused:
+            refused.append(batch_id)
+            raise StateError("database or disk is full")
+        await update(self, batch_id, **changes)
+
+    monkeypatch.setattr(Catalogue, "update", refuses)
+    async with keeping() as keeper:
+        batch_id = await submit(keeper, f"{origin}/bytes/9")
+        assert (await ended(keeper, batch_id)).state is State.DONE
+    assert refused == [batch_id]
+
+
+async def test_what_runs_and_is_submitted_keeps_to_a_config_that_was_changed(origin, folder):
+    (folder / "urls.txt").write_text(f"{origin}/bytes/1\n")
+    async with keeping(running=1) as keeper:
+        first = await submit(keeper, slow(origin), limits={"concurrency": 5})
+        second = await submit(keeper, f"{origin}/bytes/1", limits={"concurrency": 5})
+        await until(keeper, first, lambda view: view.progress.outcomes)
+        assert keeper.get(second).state is State.QUEUED
+        changed = {"state_dir": "state/service", "running": 2, "files": "elsewhere"}
+        keeper.reconfigure(ServiceConfig.model_validate({"service": changed, "http": {"guard": False}}))
+        assert (await ended(keeper, second)).state is State.DONE
+        assert keeper.get(first).state is State.RUNNING
+        with pytest.raises(ConfigProblems, match="lies outside"):
+            await submit(keeper, "urls.txt")
+
+
 async def test_an_upload_is_not_lost_if_its_submission_is_broken_off(origin, folder, monkeypatch):
     async def refuses(self, row):
         raise StateError("database or disk is full")

@@ -14,15 +14,12 @@ from origin_process import origin_process
 from fetcher.assembly import Batch, Shared
 from fetcher.config import Config
 from fetcher.engine.advice import USUAL, Bound
-from fetcher.engine.hosts import Hosts
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.sampling import sample
-from fetcher.engine.slots import Slots
 from fetcher.interfaces import Chunk
 from fetcher.model import Job
 from fetcher.registry import config_class
 from fetcher.service.why import Reasons
-from fetcher.transports.http.session import HttpSession
 
 LOOKS = 6
 
@@ -207,12 +204,11 @@ async def test_something_that_blocks_the_loop(origin, tmp_path):
 
 async def test_batches_that_wait_for_the_slots_of_the_service(origin, tmp_path):
     limits = LimitSettings(concurrency=4)
-    session = HttpSession(config_class("transports", "http").model_validate(TEST_HOSTS))
-    shared = Shared(session=session, hosts=Hosts(limits), slots=Slots(4))
+    shared = Shared(limits, config_class("transports", "http").model_validate(TEST_HOSTS))
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
-    await session.open()
+    await shared.open()
     try:
         batches = [
             batch(folder, [url(origin, "/delay/0.05/bytes/10?n={1..2000}", f"{folder.name}.test")], shared=shared)
@@ -220,7 +216,7 @@ async def test_batches_that_wait_for_the_slots_of_the_service(origin, tmp_path):
         ]
         found = first(await why(*batches))
     finally:
-        await session.close()
+        await shared.close()
     assert found.name == Bound.SERVICE
     assert found.share > 0.5
 

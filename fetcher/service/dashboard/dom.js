@@ -84,7 +84,8 @@ export function follow(parent, items, key, make, heir = null) {
       parent.insertBefore(part.node, before);
     }
   }
-  if (focused !== null && focused !== document.activeElement) {
+  // Unless it was taken care of further within.
+  if (focused !== null && document.activeElement === document.body) {
     (focused.isConnected ? focused : heir ?? parent.querySelector("button"))?.focus({preventScroll: true});
   }
 }

@@ -115,6 +115,15 @@ def test_what_a_batch_leaves_to_its_default_is_not_what_it_asks_for():
     assert {host.name: host.limits.concurrency for host in shared} == {"a": 50, "b": 50}
 
 
+def test_of_a_host_that_is_not_known_no_more_is_leased_than_the_service_lets_start():
+    shared = Hosts(LimitSettings(per_host={"delay": 10.0}))
+    scheduler = Scheduler(LimitSettings(per_host={"concurrency": 50}), shared)
+    assert scheduler.demand(0.0).per_host == 1
+    shared.reconfigure(LimitSettings(per_host={"concurrency": 100}), 0.0)
+    scheduler.reconfigure(LimitSettings(per_host={"concurrency": 50}), 0.0)
+    assert scheduler.demand(0.0).per_host == scheduler.window // 2
+
+
 # Turns
 
 
