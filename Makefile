@@ -35,7 +35,7 @@ fuzz: $(VENV)/.dev   ## feed EXAMPLES mutated responses to the transport
 	FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/integration/test_fuzz.py
 
 soak: $(VENV)/.dev   ## batches of JOBS jobs whose sinks are away for part of the time
-	SOAK=$(JOBS) $(BIN)/python -m pytest --timeout 3600 tests/acceptance/test_stored_outages.py tests/acceptance/test_stream_outages.py
+	SOAK=$(JOBS) $(BIN)/python -m pytest --timeout 3600 tests/acceptance/test_stored_outages.py tests/acceptance/test_stream_outages.py tests/acceptance/test_outage_memory.py
 
 bench: $(VENV)/.dev   ## measure against blocking sockets and peers, in short (python -m benchmarks has more)
 	$(BIN)/python -m benchmarks small --repeat 2

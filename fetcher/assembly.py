@@ -18,6 +18,7 @@ from fetcher.engine.hosts import Hosts
 from fetcher.engine.slots import Slots
 from fetcher.errors import EXIT_RESUMABLE, ConfigError, SinkError, StateBusyError, StateError
 from fetcher.fields import without
+from fetcher.guard import guarded
 from fetcher.interfaces import Checkable
 from fetcher.pipeline.ending import conclude, ending_of, wants_ending
 from fetcher.pipeline.outlet import Batching, Outlet, Plan, dead_key, stale_key
@@ -104,10 +105,16 @@ class Batch:
         self._fresh = fresh
         self._is_kept = state_dir is not None
         self._marks: Mapping[str, str] = {}
-        self._sources: list[Source] = [_source(source, index, only) for index, source in enumerate(config.sources)]
+        guard = getattr(config.http, "guard", None)
+        self._sources: list[Source] = [
+            _source(guarded(source, guard), index, only) for index, source in enumerate(config.sources)
+        ]
         self._queue: Queue = _built(config.queue)
         plans = [plan(sink, index) for index, sink in enumerate(config.sinks, 1)]
-        sinks = [titled(sink, plan.title, config.name) for sink, plan in zip(config.sinks, plans, strict=True)]
+        sinks = [
+            guarded(titled(sink, plan.title, config.name), guard)
+            for sink, plan in zip(config.sinks, plans, strict=True)
+        ]
         self._sinks: dict[str, Sink] = {
             f"sink:{index}": _built(_replacing(sink) if fresh else sink) for index, sink in enumerate(sinks)
         }
@@ -118,7 +125,8 @@ class Batch:
             if not plan.required
         }
         self._stages: dict[str, Stage] = {
-            f"{getattr(stage, 'type', '')}-{index}": _built(stage) for index, stage in enumerate(config.stages, 1)
+            f"{getattr(stage, 'type', '')}-{index}": _built(guarded(stage, guard))
+            for index, stage in enumerate(config.stages, 1)
         }
         self._shared = shared
         self.engine = Engine(self._parts())

@@ -15,6 +15,7 @@
     ├── UnknownBatchError    a batch that the service does not have
     ├── BatchStateError      a batch that is in no state for what is asked of it
     ├── CursorError          a place in results that is none
+    ├── ApiError             a service that refuses a request, or can not be reached
     └── FetchError           one job failed; carries its kind, becomes a Result
 
 Only ``FetchError`` is about a single job. It never travels further than the worker.
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 EXIT_RESUMABLE = 75
 """What the command line ends with if the same command goes on where it stopped."""
+# A config that can not be used, a token that does not do; an id or a state that was not the right one; too busy.
+_EXIT_OF_STATUS = {401: 78, 403: 78, 413: 78, 415: 78, 422: 78, 400: 2, 404: 2, 409: 2, 429: 75, 503: 75}
 
 
 class ErrorKind(StrEnum):
@@ -199,6 +202,19 @@ class BatchStateError(FetcherError):
 
 class CursorError(FetcherError):
     """A cursor into the results of a batch is not where a record begins."""
+
+
+class ApiError(FetcherError):
+    """The API of a service refuses a request with this ``status``, or (None) can not be reached.
+
+    ``passing``: it may be well in a moment.
+    """
+
+    def __init__(self, message: str, status: int | None, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.passing = passing
+        self.exit_code = _EXIT_OF_STATUS.get(status, 1) if status is not None else EXIT_RESUMABLE
 
 
 class FetchError(FetcherError):

@@ -5,6 +5,7 @@ Every record keeps what says of which job it is and how that ended: without it, 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,3 +95,11 @@ def without(select: Collection[str] | None, drop: Collection[str]) -> Callable[[
 
 def _replaced(gone: dict[str, Any], result: Result) -> Result:
     return msgspec.structs.replace(result, **gone)
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return a time in UTC; one that has no such, at the ends of the calendar, becomes the nearest that has."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)

@@ -211,3 +211,10 @@ def _switch(value: object) -> object:
 GuardSwitch = Annotated[
     GuardSettings | None, BeforeValidator(_switch, json_schema_input_type=bool | GuardSettings | None)
 ]
+
+
+def guarded(part: Settings, guard: GuardSettings | None) -> Settings:
+    """Return a part that makes requests of its own as a guard allows, unless it says something else of that."""
+    if guard is None or "guard" not in type(part).model_fields or "guard" in part.model_fields_set:
+        return part
+    return part.model_copy(update={"guard": guard})

@@ -272,8 +272,9 @@ class PartFormat(Format, Protocol):
 class Stage(Protocol):
     """What becomes of each result between the fetch and the sinks. Asked about one result at a time.
 
-    ``concurrency`` 0: ``apply`` is called on a thread of the pipeline. Otherwise it is called on the loop, and may
-    return an awaitable; so many of those are awaited at once.
+    ``concurrency`` 0: ``apply`` is called on a thread of the pipeline, and given up after ``timeout`` seconds if the
+    stage has such an attribute. Otherwise it is called on the loop, and may return an awaitable; so many of those are
+    awaited at once.
     """
 
     concurrency: int

@@ -186,6 +186,9 @@ def read_secret(value: object) -> object:
         case {"env": str(name), **rest} if not rest:
             _check_place("env", name)
             secret = os.environ.get(name, "")
+            if not secret:
+                words = f"the environment variable {name[:200]} is {'empty' if name in os.environ else 'not set'}"
+                raise PydanticCustomError("secret", "{words}", {"words": words})
         case _:
             raise PydanticCustomError("secret", "should be a text, {file: path} or {env: NAME}")
     if not secret:

@@ -20,7 +20,7 @@ class SinkBatchSettings(Settings):
     size: int = Field(default=10_000, ge=1)
     """Records. They are held in memory, and their jobs acknowledged only when the sink has them."""
     bytes: Annotated[ByteSize, Field(gt=0)] = 64 * 1024 * 1024
-    """Bytes of bodies."""
+    """Bytes of their bodies, headers, ``meta`` and ``extracted``."""
     linger: Duration = 10.0
     """For how long a record waits for others at most."""
 

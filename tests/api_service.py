@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
     from fetcher.service.app import Listening
 
 READY = "ready"
+NDJSON = "application/x-ndjson"
+
+
+def inline(*urls: str, **more: Any) -> dict[str, Any]:
+    """Return a config that fetches these."""
+    return {"sources": [{"type": "inline", "jobs": [{"url": url} for url in urls]}]} | more
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
 
 
 class Facts:
@@ -57,7 +68,7 @@ class Api:
     async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any, Any]:
         """Return status, headers, and the body: JSON as data, else as text."""
         async with self.client.request(method, self.url + path, **more) as answer:
-            is_json = answer.content_type.endswith("json") and answer.content_type != "application/x-ndjson"
+            is_json = answer.content_type.endswith("json") and answer.content_type != NDJSON
             return answer.status, answer.headers, await (answer.json(content_type=None) if is_json else answer.text())
 
     async def submit(self, config: dict[str, Any], **headers: str) -> str:
@@ -65,6 +76,18 @@ class Api:
         status, _, body = await self.ask("POST", "/v1/batches", json=config, headers=headers)
         assert status in {200, 201}, body
         return str(body["id"])
+
+    async def finished(self, config: dict[str, Any]) -> str:
+        """Submit a batch and wait for its end; return its id."""
+        batch = await self.submit(config)
+        await self.keeper.wait(batch)
+        return batch
+
+    async def results(self, batch: str, **query: Any) -> tuple[list[dict[str, Any]], int, bool]:
+        """Return records of a batch, the next cursor, and whether there is a link to more."""
+        status, headers, text = await self.ask("GET", f"/v1/batches/{batch}/results", params=query)
+        assert (status, headers["Content-Type"]) == (200, NDJSON), text
+        return records(text), int(headers["Fetcher-Next-Cursor"]), "Link" in headers
 
 
 @asynccontextmanager

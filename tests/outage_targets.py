@@ -56,7 +56,7 @@ class ObjectStore:
             "type": "objectstore",
             "path": f"s3://{bucket}/pages.jsonl.gz",
             "options": server.options,
-            "batch": {"size": jobs // 8, "linger": "500ms"},
+            "batch": {"size": jobs // 8, "bytes": "16MiB", "linger": "500ms"},
         }
         self.stop, self.start = server.stop, server.start
 

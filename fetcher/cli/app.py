@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 import cyclopts
 from rich.console import Console
 
+from fetcher.cli.exits import EXIT_CRASH, EXIT_INTERRUPTED, EXIT_USAGE
 from fetcher.errors import FetcherError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-EXIT_CRASH = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def _version() -> str:
@@ -43,6 +40,33 @@ COMMANDS = {
     "token": (
         "fetcher.cli.serve:token",
         "Make a token for the API, and print what belongs into the config of the service.",
+    ),
+    "submit": (
+        "fetcher.cli.remote.submit:submit",
+        "Submit batches to a service: configs (.yaml, .json), or files of URLs (.txt, .csv, .tsv, .jsonl).",
+    ),
+    "status": ("fetcher.cli.remote.batches:status", "Show the batches of a service, or everything about one."),
+    "results": (
+        "fetcher.cli.remote.batches:results",
+        "Write the records of a batch of a service to standard output, one JSON object a line.",
+    ),
+    "pause": (
+        "fetcher.cli.remote.batches:pause",
+        "Let batches of a service end what is in flight, and then wait.",
+    ),
+    "resume": ("fetcher.cli.remote.batches:resume", "Let paused batches of a service go on."),
+    "cancel": ("fetcher.cli.remote.batches:cancel", "End batches of a service; what they have fetched is kept."),
+    "retry": (
+        "fetcher.cli.remote.batches:retry",
+        "Go on with batches of a service that have failed; of one that is done, fetch what failed in another batch.",
+    ),
+    "delete": (
+        "fetcher.cli.remote.batches:delete",
+        "Delete batches of a service that have ended, with their results.",
+    ),
+    "why": (
+        "fetcher.cli.remote.batches:why",
+        "Say what bounds the throughput of a service right now, and what to change.",
     ),
     "get": (
         "fetcher.cli.get:get",
@@ -87,15 +111,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except SystemExit as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001  the last boundary
+        _tell(error)
+        return EXIT_CRASH
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: BaseException) -> None:
+    """Say what ended a command that was not to be expected; a reader of its output that has gone has heard enough."""
+    if isinstance(error, SystemExit):
         # Nothing of ours ends a command in this way; code of the user's must not make an unfinished run look like a
         # good one.
         sys.stderr.write(f"fetcher: ended by code that it called: sys.exit({error.code!r})\n")
-        return EXIT_CRASH
-    except BrokenPipeError:
-        return EXIT_CRASH
-    except Exception:  # noqa: BLE001  the last boundary: what gets here is a fault of ours
-        traceback.print_exc()
+    elif not isinstance(error, BrokenPipeError):
+        traceback.print_exception(error)
         sys.stderr.write("fetcher: this is a fault of fetcher; please report it with the lines above\n")
-        return EXIT_CRASH
-    return code if isinstance(code, int) else 0

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from fetcher.cli.exits import EXIT_INTERRUPTED
 from fetcher.cli.figures import comparison_table, rate, report_tables
 from fetcher.cli.run import EXIT_FAILURES, Override, configure_logging, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from fetcher.load.plan import Plan
     from fetcher.load.run import Run
 
-EXIT_INTERRUPTED = 130
 _REFRESH = 0.25
 _WIDTH = 160  # where there is no terminal to ask
 _OTHER_FILES = 64

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from fetcher.cli.exits import EXIT_USAGE
 from fetcher.errors import ConfigError
 from fetcher.extras import load_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXIT_USAGE = 2
 _INDEXED = frozenset({"response", "revisit"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

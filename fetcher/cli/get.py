@@ -9,14 +9,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from fetcher.assembly import Batch
+from fetcher.cli.exits import EXIT_INTERRUPTED, EXIT_USAGE
 from fetcher.cli.run import EXIT_FAILURES, GuardFlag, Override, guarded, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load
 from fetcher.intake import job_from_mapping
-
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def get(

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from fetcher.assembly import Batch
+from fetcher.cli.exits import EXIT_USAGE
 from fetcher.config import json_schema, load
 from fetcher.config.document import parse
 from fetcher.config.loading import load_root
 from fetcher.errors import ConfigError
+from fetcher.service.schedules import check_schedules
 from fetcher.service.settings import ServiceConfig
-
-EXIT_USAGE = 2
 
 
 def lint(*configs: str) -> int:
@@ -42,7 +42,7 @@ def lint(*configs: str) -> int:
 def _check(path: str) -> None:
     """Raise ConfigError if a config can not be used: that of a batch, or one that has a section ``service``."""
     if _is_of_service(path):
-        load_root(ServiceConfig, path)
+        check_schedules(load_root(ServiceConfig, path))
     else:
         Batch(load(path)).check()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from cyclopts import Parameter
 from pydantic import TypeAdapter
 
+from fetcher.cli.exits import EXIT_BROKEN, EXIT_USAGE
 from fetcher.cli.text import plain
 from fetcher.errors import suggestion
 from fetcher.extras import is_installed
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from fetcher.settings import Settings
-
-EXIT_USAGE = 2
-EXIT_BROKEN = 78
 
 
 def parts(

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import sys
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import structlog
@@ -15,20 +16,21 @@ from rich.console import Console
 
 from fetcher.assembly import Batch
 from fetcher.cli import progress, summary
+from fetcher.cli.exits import EXIT_CRASH, EXIT_FAILURES
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import counted, duration, plain
 from fetcher.config import load
+from fetcher.engine.lookout import Lookout
+from fetcher.errors import EXIT_RESUMABLE
 from fetcher.guard import GuardSettings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from fetcher.config import Config
+    from fetcher.engine.bounds import Finding
     from fetcher.engine.engine import Engine
 
-EXIT_CRASH = 1
-EXIT_FAILURES = 3
-EXIT_RESUMABLE = 75
 _GC_BIRTHS = 20_000
 _WIDTH = 160  # where there is no terminal to ask
 
@@ -72,7 +74,7 @@ def run(
 
 
 def guarded(config: Config) -> Config:
-    """Return the config with the guard on; one that has a guard keeps its own."""
+    """Return the config with the guard on, for its parts too; one that has a guard keeps its own."""
     http = config.http
     if getattr(http, "guard", None) is not None:
         return config
@@ -108,10 +110,10 @@ async def _run(batch: Batch, console: Console) -> int:
         await batch.open()
         try:
             announce(batch, console)
-            await _run_shown(batch, console)
+            bounds = await _run_shown(batch, console)
         finally:
             await batch.close()
-    console.print(summary.render(batch))
+    console.print(summary.render(batch, bounds))
     return _exit_code(batch, console, deadline)
 
 
@@ -177,14 +179,21 @@ def _how_to_resume(engine: Engine, deadline: Deadline) -> str:
     return "interrupted; run the same command again to resume"
 
 
-async def _run_shown(batch: Batch, console: Console) -> None:
-    showing = asyncio.create_task(progress.show(batch, console), name="progress")
+async def _run_shown(batch: Batch, console: Console) -> list[Finding]:
+    """Run a batch, and return what has bounded its throughput."""
+    lookout = Lookout(lambda: [batch.engine], window=inf)
     calm_collector()
+    watching = [
+        asyncio.create_task(progress.show(batch, console), name="progress"),
+        asyncio.create_task(lookout.run(), name="lookout"),
+    ]
     try:
         await batch.run()
     finally:
-        showing.cancel()
-        await asyncio.wait([showing])
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+    return lookout.findings()
 
 
 def announce(batch: Batch, console: Console) -> None:

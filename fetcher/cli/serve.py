@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
 from typing import Annotated
 
@@ -35,6 +36,10 @@ async def _serve(config: ServiceConfig, path: str | None, overrides: list[str]) 
     # Not for a command that only prints a token.
     from fetcher.service.serving import Service  # noqa: PLC0415
 
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None:
+        # It has the config loaded again, while that can be done, and never ends anything.
+        signal.signal(hangup, signal.SIG_IGN)
     service = Service(config, path, overrides)
     calm_collector()
     with first_signal(service.drain):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
@@ -13,20 +13,27 @@ from fetcher.cli.text import clock, plain, seconds, size
 from fetcher.model import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fetcher.assembly import Batch
+    from fetcher.engine.bounds import Finding
     from fetcher.engine.engine import Engine
     from fetcher.pipeline.tally import Tally
 
 _QUANTILES = (0.5, 0.95, 0.99)
+_WORTH_A_WORD = 0.1
 
 
-def render(batch: Batch) -> Group:
-    """Draw the summary of a batch, over all its runs."""
+def render(batch: Batch, bounds: Sequence[Finding] = ()) -> Group:
+    """Draw the summary of a batch, over all its runs; ``bounds``: what bounded the throughput of this one."""
     engine = batch.engine
     tally = engine.delivery.tally
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
-    for label, value in _rows(batch, engine, tally):
+    rows = _rows(batch, engine, tally)
+    if bounds:
+        rows.insert(2, ("bound by", _bounds(bounds)))
+    for label, value in rows:
         table.add_row(label, Text(value))
     parts: list[Table | Text] = [table]
     if tally.kinds:
@@ -60,8 +67,24 @@ def _rows(batch: Batch, engine: Engine, tally: Tally) -> list[tuple[str, str]]:
     return rows
 
 
+def _bounds(bounds: Sequence[Finding]) -> str:
+    """Name what has bounded the throughput, the first of all with whom it concerns most."""
+    named = [bound for bound in bounds if bound.share >= _WORTH_A_WORD] or bounds[:1]
+    text = "  ".join(f"{bound.bound.value} {bound.share:.0%}" for bound in named)
+    return plain(f"{text}  (most of all {named[0].details[0].rpartition(' (')[0]})" if named[0].details else text)
+
+
 def _outputs(batch: Batch) -> list[str]:
-    return [getattr(sink, "path", None) or str(getattr(sink, "type", "")) for sink in batch.config.sinks]
+    return [_output(sink) for sink in batch.config.sinks]
+
+
+def _output(sink: Any) -> str:
+    """Return the place of a sink; what it is known by may have a hash behind it, which says nothing to people."""
+    kind = str(getattr(sink, "type", ""))
+    place = getattr(sink, "path", None) or str(getattr(sink, "identity", "")).partition("?")[0]
+    if kind == "email":
+        return f"email to {', '.join(sink.to)}"
+    return place if not place or "://" not in place or place.startswith(f"{kind}:") else f"{kind} {place}"
 
 
 def _kinds(tally: Tally) -> Table:

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -25,13 +26,15 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from fetcher.config.contradictions import contradictions
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
+from fetcher.fields import FIELDS
 from fetcher.naming import NameTemplate, distinct
-from fetcher.registry import Part
+from fetcher.registry import Part, parts
 from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _OBJECT_STORES = ("s3", "gs", "az", "file")
+_DATABASES = (".db", ".sqlite", ".sqlite3")
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%")
 _READ_STORES = frozenset({"s3", "gs", "az"})
 _ALL = 100
@@ -110,6 +113,9 @@ def _sink(text: str) -> dict[str, Any]:
     """Return what a sink written as text stands for."""
     url = _URL.match(text)
     if url is None:
+        if text.lower().endswith(_DATABASES):
+            message = f"is no file of records; write {{type: sqlite, path: {text}}} for a database"
+            raise PydanticCustomError("sink", "{message}", {"message": message})
         return {"type": "stdout"} if text == "-" else {"type": "file", "path": text}
     if url[1].lower() not in _OBJECT_STORES:
         stores = ", ".join(f"{scheme}:" for scheme in _OBJECT_STORES)
@@ -120,6 +126,12 @@ def _sink(text: str) -> dict[str, Any]:
 
 def _stage(text: str) -> dict[str, Any]:
     """Return what a stage written as text stands for."""
+    named = text.strip()
+    known = parts("stages")
+    near = named if named in known else next(iter(get_close_matches(named.lower(), known, n=1, cutoff=0.75)), None)
+    if near is not None and named not in FIELDS:
+        message = f"is a condition, as a text is; write {{type: {near}}} for the stage of that name"
+        raise PydanticCustomError("stage", "{message}", {"message": message})
     return {"type": "where", "expr": text}
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fetcher.config.problems import KeyPath, Problem
 
 PREFIX = "FETCHER_"
+CLIENT = frozenset({"FETCHER_TO", "FETCHER_TOKEN"})
+"""Variables that are not part of any config: they tell ``fetcher submit`` and the like where the service is."""
 _KEY = re.compile(r'"([^"]*)"|\'([^\']*)\'|([^."\'=]+)')
 _LAST = 2**31  # what comes from no line is told last
 
@@ -70,7 +72,7 @@ def _read_path(flag: str) -> tuple[tuple[str, ...] | None, int]:
 
 def from_environment(environ: Mapping[str, str], taken: set[str]) -> list[Override]:
     """Return what the environment sets, but for the variables that the file itself names (``taken``)."""
-    names = sorted(name for name in environ if name.upper().startswith(PREFIX) and name not in taken)
+    names = sorted(name for name in environ if name.upper().startswith(PREFIX) and name not in taken | CLIENT)
     return [Override(name, tuple(name[len(PREFIX) :].lower().split("__")), environ[name]) for name in names]
 
 

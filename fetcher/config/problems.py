@@ -213,8 +213,22 @@ def _near(error: ErrorDetails) -> str:
     return suggestion(error["input"], _names(error)) if error["type"] in {"literal_error", "enum"} else ""
 
 
+# What a person reads instead of a regular expression; a test sees that each is one of a config.
+_IN_WORDS = {
+    r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$": "should be module:function, such as my_stages:clean",
+    r"^[A-Za-z_][A-Za-z0-9_]{0,49}$": "should be letters, digits and '_' (a letter or '_' first, at most 50)",
+    r"^[A-Za-z0-9_-]{1,255}$": "should be letters, digits, '-' and '_' (at most 255)",
+    r"^[^\s.*>]+(\.[^\s.*>]+)*$": "should be words with dots between them, such as pages.fetched, and no * or >",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$": (
+        "should be letters, digits, '.', '-' and '_' (a letter or digit first, at most 60)"
+    ),
+    r"^[A-Za-z0-9.:-]{1,253}$": "should be the name or address of a server, such as smtp.example.org",
+}
+
+
 def _pattern(error: ErrorDetails) -> str:
-    return f"should match the pattern {error['ctx']['pattern']}"
+    pattern = error["ctx"]["pattern"]
+    return _IN_WORDS.get(pattern, f"should match the pattern {pattern}")
 
 
 def _bound(words: str, limit: str) -> Callable[[ErrorDetails], str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -185,7 +186,10 @@ def _add(found: dict[Cause, float], more: Mapping[Cause, float]) -> dict[Cause, 
 
 
 class Looks:
-    """What was seen of late, in a memory that does not grow with hosts or looks. Pure: time is passed in."""
+    """What was seen of late, in a memory that does not grow with hosts or looks. Pure: time is passed in.
+
+    An infinite ``window`` is all the time.
+    """
 
     def __init__(self, window: float = WINDOW) -> None:
         self._window = window
@@ -196,8 +200,7 @@ class Looks:
         """Take a look at all engines into account."""
         self._began = now if self._began is None else self._began
         if not self._buckets or now - self._buckets[-1][0] >= _BUCKET:
-            self._close()
-            self._buckets.append((now, {}))
+            self._next(now)
         for sample in samples:
             _add(self._buckets[-1][1], attribute(sample))
         while self._buckets[0][0] < now - self._window:
@@ -214,11 +217,16 @@ class Looks:
             _add(total, bucket)
         return findings(total)
 
-    def _close(self) -> None:
-        """Forget whom the second that has passed concerned, but for those whom it concerned most."""
+    def _next(self, now: float) -> None:
+        """Begin another second; of the one before, keep whom it concerned most."""
+        before: dict[Cause, float] = {}
         if self._buckets:
-            at, bucket = self._buckets[-1]
-            self._buckets[-1] = (at, _trimmed(bucket))
+            at, bucket = self._buckets.pop()
+            before = _trimmed(bucket)
+            if self._window < inf:
+                self._buckets.append((at, before))
+                before = {}
+        self._buckets.append((now, before))
 
 
 def _trimmed(causes: Mapping[Cause, float]) -> dict[Cause, float]:

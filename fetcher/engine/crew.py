@@ -58,9 +58,20 @@ class Crew:
                 waiter.set_result(None)
                 return
         if len(self._workers) < self._pulse.allowed and not self._ending:
-            task = self._group.create_task(self._work(), name=f"worker {len(self._workers)}")
-            self._workers.add(task)
-            task.add_done_callback(self._workers.discard)
+            self._hire()
+
+    def _hire(self) -> None:
+        work = self._work()
+        try:
+            task = self._group.create_task(work, name=f"worker {len(self._workers)}")
+        except RuntimeError:
+            # The group is shutting down, because a task of it has failed. It may be another engine that wakes this one,
+            # and nothing of that is to fail with it.
+            self._ending = True
+            work.close()
+            return
+        self._workers.add(task)
+        task.add_done_callback(self._workers.discard)
 
     def look_again(self, *, ready: bool) -> None:
         """Take into account that another engine has changed when a job may start; ``ready``: one may now."""

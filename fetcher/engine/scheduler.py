@@ -77,8 +77,8 @@ class Scheduler:
         self.weight = weight
         self.priority = priority
         self.owner = owner
-        self._shares = hosts is not None
-        self._shared = hosts or Hosts(limits)
+        self._alone = hosts is None
+        self._shared = Hosts(limits) if hosts is None else hosts
         self._lines: dict[str, Line] = {}
         self._listing = Listing(self._lines)
         self._list = self._listing.put
@@ -278,9 +278,9 @@ class Scheduler:
 
     def reconfigure(self, limits: LimitSettings, now: float) -> None:
         """Keep to other limits from now on. What is in the window stays there."""
-        self._set(limits)
-        if not self._shares:
+        if self._alone:
             self._shared.reconfigure(limits, now)
+        self._set(limits)
         for line in self._lines.values():
             self.refit(line)
             own = self._own(line.host.name)
@@ -294,6 +294,7 @@ class Scheduler:
             self._drop(line)
             self._shared.leave(line, now)
         self._lines.clear()
+        self._missed.clear()
         self._shared.sweep(now)
 
     # As the others of a host see it: `fetcher.engine.hosts.Asker`
@@ -371,7 +372,7 @@ class Scheduler:
 
     def _own(self, name: str) -> HostLimits | None:
         """Return what this batch alone asks for at a host, None if nothing."""
-        if not self._shares or not name:
+        if self._alone or not name:
             return None
         limits = self._limits_of(name)
         return limits if limits.model_fields_set else None

@@ -61,7 +61,7 @@ class Slots:
             self._shares.remove(share)
 
     def _next(self) -> Share | None:
-        """Return who is next: the highest priority, then the fewest slots for its weight, then the longest without."""
+        """Return who is next: the highest priority, then the fewest slots for its weight, then who was given least."""
         waiting = [share for share in self._shares if share.is_waiting]
         return min(waiting, key=lambda share: share.due) if waiting else None
 
@@ -97,6 +97,10 @@ class Share:
             self._slots.waiting -= 1
         return bool(waiters)
 
+    def is_rival(self, other: Share) -> bool:
+        """Tell whether another share competes with this one at the moment."""
+        return self is not other and self.priority == other.priority and (self.in_flight > 0 or self.waiting > 0)
+
     @property
     def due(self) -> tuple[int, float, float]:
         """By what shares that wait are served, the least first."""
@@ -131,7 +135,7 @@ class Share:
         slots = self._slots
         if not self._waiters:
             # Who has not waited for a while has saved nothing up.
-            there = [share.passed for share in slots.shares() if share.waiting]
+            there = [share.passed for share in slots.shares() if share.is_rival(self)]
             self.passed = max(self.passed, min(there, default=0.0))
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)

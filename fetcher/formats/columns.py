@@ -10,7 +10,6 @@ import io
 import struct
 import zlib
 from base64 import b64decode, b64encode
-from datetime import UTC
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -19,7 +18,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fetcher.fields import reader
+from fetcher.fields import in_utc, reader
 from fetcher.formats.records import json_text, writable
 from fetcher.model import Result
 from fetcher.naming import distinct
@@ -251,7 +250,7 @@ def _by_date(batch: pa.RecordBatch) -> Iterator[str]:
     started, finished = batch.column("started_at").to_pylist(), batch.column("finished_at").to_pylist()
     for begun, ended in zip(started, finished, strict=True):
         when = begun or ended
-        yield f"date={when.astimezone(UTC).date() if when else _NOBODY}"
+        yield f"date={in_utc(when).date() if when else _NOBODY}"
 
 
 _PARTITIONS: dict[str, Callable[[pa.RecordBatch], Iterator[str]] | None] = {

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from fetcher.fields import known_columns, reader
+from fetcher.fields import in_utc, known_columns, reader
 from fetcher.formats.compression import Compression, compressed
 from fetcher.formats.records import body_text, json_text, writable
 from fetcher.model import Result
@@ -101,7 +101,7 @@ class CsvFormat:
         if isinstance(value, int | float):
             return str(value)
         if isinstance(value, datetime):
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            return in_utc(value).isoformat().replace("+00:00", "Z")
         return self._quoted(json_text(value))
 
     def _text(self, text: str) -> str:

@@ -32,6 +32,7 @@ from urllib.parse import quote
 import msgspec
 
 from fetcher.errors import ErrorKind
+from fetcher.fields import in_utc
 from fetcher.formats.compression import Compression, compressor
 from fetcher.formats.records import json_lines, writable
 from fetcher.settings import Settings
@@ -123,7 +124,7 @@ class WarcFormat:
         """Return the ``response`` record, or the ``revisit`` that stands for it."""
         fields = f"WARC-Target-URI: {uri}\r\n"
         if result.remote_ip:
-            fields += f"WARC-IP-Address: {result.remote_ip}\r\n"
+            fields += f"WARC-IP-Address: {_one_line(result.remote_ip)}\r\n"
         if result.revalidated:
             fields += f"WARC-Profile: {_REVISIT}\r\nWARC-Refers-To-Target-URI: {uri}\r\n"
             # Of the body that was not sent again, if it is known.
@@ -179,24 +180,28 @@ def _request(result: Result, uri: str) -> bytes:
         host, _, query = host.partition("?")
         target = f"?{query}" if query else ""
     target, host = f"/{target}", host.rpartition("@")[2]
-    return _plain(f"{result.method or 'GET'} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    return _plain(f"{_one_line(result.method or 'GET')} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")
 
 
 def _head(result: Result, body: bytes) -> bytes:
     """Return the head of the response, made to fit the body as it is stored."""
     status = result.status or 0
-    lines = [f"HTTP/{result.http_version or '1.1'} {status} {_PHRASES.get(status, '')}"]
+    lines = [f"HTTP/{_one_line(result.http_version or '1.1')} {status} {_PHRASES.get(status, '')}"]
     lines += [_line(name, value) for name, value in result.headers or []]
     if result.content_encoding and body:
-        lines.append(_BREAKING.sub(" ", f"Content-Encoding: {result.content_encoding}"))
+        lines.append(f"Content-Encoding: {_one_line(result.content_encoding)}")
     # An answer without a body by nature (204, 304, to HEAD) had its length, if any, for another one.
     lines.append(f"Content-Length: {len(body)}")
     return _plain("\r\n".join(lines) + "\r\n\r\n")
 
 
+def _one_line(text: str) -> str:
+    # No transport brings a line end, but a stage may; it would begin another field, another record, or the body.
+    return _BREAKING.sub(" ", text)
+
+
 def _line(name: str, value: str) -> str:
-    # No transport brings a line end in a field; if one did, it would begin another field, or the body.
-    line = _BREAKING.sub(" ", f"{name}: {value}")
+    line = _one_line(f"{name}: {value}")
     return f"X-Crawler-{line}" if name.lower() in _RENAMED else line
 
 
@@ -224,4 +229,4 @@ def _identity(*parts: str) -> str:
 
 
 def _date(when: datetime) -> str:
-    return when.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return in_utc(when).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -23,6 +23,7 @@ from fetcher.pipeline.ledger import Ledger, Point, Settlement, Unit
 from fetcher.pipeline.outlet import Outlet
 from fetcher.pipeline.stages import Stages
 from fetcher.pipeline.tally import Tally
+from fetcher.pipeline.weight import added, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,10 +43,11 @@ class Delivered(msgspec.Struct):
 
     lease: Lease
     result: Result
+    weight: int
 
 
 def _weight(item: Delivered) -> int:
-    return len(item.result.body) if item.result.body is not None else 0
+    return item.weight
 
 
 class Delivery:
@@ -112,7 +114,7 @@ class Delivery:
 
     def add(self, lease: Lease, result: Result) -> None:
         """Deliver one result. Never waits: see ``full``."""
-        self._batcher.add(Delivered(lease, result))
+        self._batcher.add(Delivered(lease, result, weight_of(result)))
 
     async def open(self, marks: Mapping[str, str]) -> None:
         """Open every sink at the mark up to which its records are acknowledged."""
@@ -171,6 +173,7 @@ class Delivery:
             if self._stages:
                 staged = await self._stages.run(results)
                 records, unit.results, unit.filtered = staged.records, staged.results, staged.filtered
+                unit.weight += added(records, results)
             number = self._ledger.enter(unit)
             for outlet in self.outlets:
                 outlet.put(number, records, unit.weight)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Unit(msgspec.Struct):
-    """Results that are acknowledged together, as they are counted; ``weight`` is the bytes of their bodies."""
+    """Results that are acknowledged together, as they are counted; ``weight`` is about how many bytes they are."""
 
     leases: list[Lease]
     results: list[Result]

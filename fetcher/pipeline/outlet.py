@@ -42,7 +42,7 @@ _MAX_DOUBLINGS = 20
 
 
 class Batching(msgspec.Struct, frozen=True):
-    """When a sink is given what waits for it: so many records, bytes of bodies, or seconds after the first."""
+    """When a sink is given what waits for it: so many records, bytes of them, or seconds after the first."""
 
     size: int
     size_bytes: int

@@ -15,6 +15,7 @@ import msgspec
 
 from fetcher.errors import ErrorKind
 from fetcher.model import Outcome, Result
+from fetcher.pipeline.calls import called
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +67,11 @@ async def _applied(name: str, stage: Stage, results: Sequence[Result]) -> list[R
     """Return what a stage makes of each result."""
     if not stage.concurrency:
         # On a thread, because reading a page may take longer than other connections can be left alone.
-        return await asyncio.to_thread(lambda: [_apply(name, stage, result) for result in results])
+        limit: float | None = getattr(stage, "timeout", None)
+        late = ValueError(f"took longer than {limit or 0.0:g} s")
+        return await called(
+            lambda result: _apply(name, stage, result), results, limit, lambda result: _failed(name, result, late)
+        )
     slots = asyncio.Semaphore(stage.concurrency)
     # A function that awaits what was cancelled ends as cancelled though nobody has cancelled it: that is its failure,
     # and no end of the run. Whoever does cancel the run cancels this wait, which then raises, as it should.

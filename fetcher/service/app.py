@@ -53,11 +53,9 @@ def create_app(desk: Desk) -> web.Application:
     """Return the application that answers for the service."""
     settings = desk.config.service
     reception = Reception(Path(settings.state_dir) / "incoming")
-    app = web.Application(
-        middlewares=[tell_problems, keep_time, _checking(Names(settings))], client_max_size=settings.max_config
-    )
+    app = web.Application(middlewares=[tell_problems, keep_time, _checking(desk)], client_max_size=settings.max_config)
     known = operations(desk, reception)
-    register(app, known, settings.tokens)
+    register(app, known, lambda: desk.config.service.tokens)
     _add_pages(app, openapi.document(known, secured=bool(settings.tokens)))
     app.on_response_prepare.append(_add_headers)
     app.on_startup.append(_opening(reception))
@@ -82,12 +80,12 @@ def _opening(reception: Reception) -> Callable[[web.Application], Awaitable[None
     return open_reception
 
 
-def _checking(names: Names) -> Callable[..., Awaitable[web.StreamResponse]]:
+def _checking(desk: Desk) -> Callable[..., Awaitable[web.StreamResponse]]:
     @web.middleware
     async def check(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        names.check(request)
+        Names(desk.config.service).check(request)
         return await handler(request)
 
     return check
@@ -126,7 +124,7 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 class Listening(NamedTuple):
     """A service that listens."""
 
-    runner: web.AppRunner
+    runner: Runner
     url: str
     """The root of its URLs, without a slash at the end."""
 

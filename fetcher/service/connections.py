@@ -149,6 +149,10 @@ class BoundedServer(web.Server):
         """Take a connection as gone."""
         self._open.discard(connection)
 
+    def resize(self, most: int) -> None:
+        """Have room for so many from now on. Those that there are stay."""
+        self._most = most
+
     def start(self) -> None:
         """Look after the connections from now on."""
         self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
@@ -172,6 +176,12 @@ class Runner(web.AppRunner):
     def __init__(self, app: web.Application, most: int, shutdown_timeout: float) -> None:
         super().__init__(app, access_log=None, shutdown_timeout=shutdown_timeout)
         self._most = most
+
+    def resize(self, most: int) -> None:
+        """Have room for so many connections from now on. Those that there are stay."""
+        self._most = most
+        if isinstance(self.server, BoundedServer):
+            self.server.resize(most)
 
     async def _make_server(self) -> web.Server:
         inner = await super()._make_server()
@@ -216,7 +226,8 @@ async def keep_time(
             raise ProblemError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "there are too many connections; service.max_connections says how many there may be",
-                headers={"Retry-After": "5", "Connection": "close"},
+                headers={"Retry-After": "5"},
+                close=True,
             )
         return await handler(request)
     finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fetcher.service.models import ScheduleList
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -16,11 +18,12 @@ if TYPE_CHECKING:
     from fetcher.service.settings import ServiceConfig
 
 
-@dataclass(frozen=True)
+@dataclass
 class Desk:
     """The parts of the service that the API speaks to."""
 
     config: ServiceConfig
+    """As it is now: it may be replaced, but for where the service listens and keeps its state."""
     keeper: Keeper
     snapshot: Callable[[], Snapshot]
     """The service as it is; asking often costs no more than asking once a second."""
@@ -29,3 +32,5 @@ class Desk:
     events: Events
     metrics: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
     """Answers ``/metrics``."""
+    schedules: Callable[[], ScheduleList] = ScheduleList
+    """What is submitted again and again."""

@@ -82,6 +82,11 @@ class Events:
         for listener in self._listeners:
             listener.put(frame)
 
+    def let_go(self) -> None:
+        """Let everybody go, who may come back."""
+        for listener in self._listeners:
+            listener.end()
+
     def end(self) -> None:
         """Let everybody go, and take nobody any more."""
         self._ended = True

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _STOPPED = frozenset({State.RUNNING, State.PAUSED, State.QUEUED, State.CANCELLED})
 _SWEEP = 3600.0
+_CUT = 3.0  # seconds that batches which are cut off have to close what they have open
 _PAUSE = 1.0  # seconds between two tries to write to a disk that is full
 _MOST_SWEPT = 1000
 _LONGEST_REASON = 2000
@@ -125,7 +126,7 @@ class Keeper(Shelf):
         structlog.get_logger().warning("batches_late", batches=[run.id for run in late])
         for run in late:
             run.cut()
-        await asyncio.gather(*(run.ended.wait() for run in late))
+        await within(_CUT, *(run.ended for run in late))
 
     async def close(self, seconds: float = 0.0) -> bool:
         """Drain all batches, and return whether nothing is left to be resumed. May be called twice."""
@@ -169,7 +170,11 @@ class Keeper(Shelf):
             return view
 
     async def _enter(self, row: Row) -> BatchView:
-        await self._catalogue.insert(row)
+        try:
+            await self._catalogue.insert(row)
+        except StateError:
+            await asyncio.to_thread(self._workspace.remove, row.id)
+            raise
         structlog.get_logger().info("batch_submitted", batch=row.id, origin=row.origin, priority=row.priority)
         self._look.set()
         return self.get(row.id)

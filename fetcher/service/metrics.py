@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fetcher.assembly import Batch
     from fetcher.engine.engine import Engine
 
+_OPENMETRICS = "application/openmetrics-text"
 _BOUNDS = [f"{bound:g}" for bound in DURATIONS] + ["+Inf"]
 
 
@@ -47,6 +48,10 @@ class Measured(Protocol):
 
     def bounds(self) -> Mapping[Bound, float]:
         """Return what bounds the throughput, with shares from 0 to 1."""
+
+    @property
+    def is_config_loaded(self) -> bool:
+        """Whether the config could be loaded when it was last changed."""
 
 
 class Metrics:
@@ -76,12 +81,9 @@ class Metrics:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics in the format that an Accept header asks for, and its content type."""
-        try:
-            encode, content_type = choose_encoder(accept)
-            return encode(self._registry), content_type
-        except ValueError:  # a version that is none
-            encode, content_type = choose_encoder("")
-            return encode(self._registry), content_type
+        # Not the header as it is: what a client may write there, the library does not expect.
+        encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept.lower() else "")
+        return encode(self._registry), content_type
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer ``GET /metrics``."""
@@ -208,6 +210,11 @@ class _Families(Collector):
         lags = HistogramMetricFamily("fetcher_loop_lag", "How late timers of the event loop were.", unit="seconds")
         _add_histogram(lags, [], self._metrics.lags)
         yield lags
+        yield _gauge(
+            "fetcher_config_reload_success",
+            "Whether the config could be loaded when it was last changed (1), or the one before holds on (0).",
+            float(self._measured.is_config_loaded),
+        )
         yield InfoMetricFamily("fetcher_build", "The version of fetcher.", {"version": __version__})
 
 

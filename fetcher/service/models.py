@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+"""What others have said. UTF-8 can not write lone surrogates, as raw bytes of a header leave them: they become ``?``."""
 
 
 class Model(BaseModel):
@@ -41,10 +49,10 @@ Origin = Literal["api", "folder", "schedule", "retry"]
 class KindCount(Model):
     """An error kind, how many jobs ended with it, and one of them."""
 
-    kind: str
+    kind: Text
     count: int
-    example_url: str
-    example_message: str
+    example_url: Text
+    example_message: Text
 
 
 class Latency(Model):
@@ -86,7 +94,7 @@ class Progress(Model):
     latency: Latency = Latency()
     wire_bytes: int = 0
     body_bytes: int = 0
-    dead_letters: dict[str, int] = {}
+    dead_letters: dict[Text, int] = {}
     """Records that a sink did not take though jobs did not wait for it, by sink."""
 
 
@@ -94,9 +102,9 @@ class BatchView(Model):
     """A batch."""
 
     id: str
-    name: str
+    name: Text
     state: State
-    reason: str | None = None
+    reason: Text | None = None
     """Why it is in this state, where there is more to say."""
     origin: Origin
     retry_of: str | None = None
@@ -121,7 +129,7 @@ class BatchPage(Model):
 class HostView(Model):
     """A host that is being fetched from."""
 
-    host: str
+    host: Text
     in_flight: int
     waiting: int
     """Jobs in the window, not all that there are."""
@@ -140,14 +148,14 @@ class HostView(Model):
 class SinkView(Model):
     """A sink of a running batch."""
 
-    batch: str
-    sink: str
+    batch: Text
+    sink: Text
     required: bool = True
     writing: bool = False
     lag: int = 0
     """Records that it does not have yet."""
     errors: int = 0
-    trouble: str | None = None
+    trouble: Text | None = None
     """What it said last, while it does not take records."""
     trouble_seconds: float = 0.0
     dead_letters: int = 0
@@ -157,10 +165,10 @@ class FailureView(Model):
     """A job that failed of late."""
 
     at: datetime
-    batch: str
-    url: str
-    kind: str
-    message: str
+    batch: Text
+    url: Text
+    kind: Text
+    message: Text
     status: int | None = None
     attempts: int = 1
 
@@ -168,11 +176,11 @@ class FailureView(Model):
 class Bound(Model):
     """One thing that bounds the throughput, with its share of all waiting (0 to 1)."""
 
-    name: str
+    name: Text
     share: float
-    explanation: str
-    advice: str
-    details: list[str] = []
+    explanation: Text
+    advice: Text
+    details: list[Text] = []
     """Whom it concerns most: hosts, sinks."""
 
 
@@ -181,7 +189,7 @@ class Why(Model):
 
     seconds: float
     """Over which time this was measured."""
-    verdict: str
+    verdict: Text
     """One sentence."""
     bounds: list[Bound] = []
 
@@ -193,7 +201,7 @@ class Snapshot(Model):
     version: str
     uptime: float
     state: Literal["starting", "ready", "draining"]
-    trouble: list[str] = []
+    trouble: list[Text] = []
     """Why the service is not as it should be: a sink that takes nothing, a config that could not be loaded."""
     in_flight: int
     concurrency: int
@@ -261,12 +269,39 @@ class FailureList(Model):
     failures: list[FailureView]
 
 
+class Schedule(Model):
+    """A batch that is submitted again and again."""
+
+    name: Text
+    cron: str | None = None
+    every: float | None = None
+    timezone: str
+    overlap: Literal["skip", "queue", "cancel"]
+    missed: Literal["skip", "once"]
+    next: datetime | None = None
+    """The next time; in the past if its batch waits or could not be submitted."""
+    last: datetime | None = None
+    """The time of the last batch that was submitted."""
+    last_batch: str | None = None
+    """The id of that one."""
+    waiting: bool = False
+    """Whether a batch waits for the one before to end."""
+    trouble: Text | None = None
+    """Why the last one was not submitted."""
+
+
+class ScheduleList(Model):
+    """The schedules, in the order of the config."""
+
+    schedules: list[Schedule] = []
+
+
 class Problem(Model):
     """What went wrong (RFC 9457, application/problem+json)."""
 
     type: str = "about:blank"
     title: str
     status: int
-    detail: str | None = None
-    problems: list[str] = Field(default=[])
+    detail: Text | None = None
+    problems: list[Text] = Field(default=[])
     """Everything that is wrong with what was submitted, each with line and field."""

@@ -109,23 +109,29 @@ class Operation:
     """The statuses of problems of its own, beside those that any operation may have."""
 
 
-def register(app: web.Application, operations: Sequence[Operation], tokens: Sequence[TokenSettings]) -> None:
-    """Have the application answer the operations."""
+def register(
+    app: web.Application, operations: Sequence[Operation], tokens: Callable[[], Sequence[TokenSettings]]
+) -> None:
+    """Have the application answer the operations, to those who have one of the tokens as they are then."""
     for operation in operations:
-        app.router.add_route(
-            operation.method, operation.path, _guarded(operation, tokens), expect_handler=_expect_nothing
-        )
+        handler = _guarded(operation, tokens)
+        app.router.add_route(operation.method, operation.path, handler, expect_handler=_expect_nothing)
+        if operation.scope is None:
+            # Some probes ask for no body.
+            app.router.add_route("HEAD", operation.path, handler, expect_handler=_expect_nothing)
 
 
 async def _expect_nothing(_: web.Request) -> None:
     """Leave it to whoever reads the body to ask for it (RFC 9110, section 10.1.1): it may well be refused before."""
 
 
-def _guarded(operation: Operation, tokens: Sequence[TokenSettings]) -> Callable[..., Awaitable[web.StreamResponse]]:
+def _guarded(
+    operation: Operation, tokens: Callable[[], Sequence[TokenSettings]]
+) -> Callable[..., Awaitable[web.StreamResponse]]:
     """Return the handler of a route: who asks, what is asked, and a line in the log for what changes something."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller = authorize(request.headers, tokens, operation.scope)
+        caller = authorize(request.headers, tokens(), operation.scope)
         request[CALLER] = caller
         query = _read_query(operation.query, request)
         if operation.scope != "write":

@@ -36,10 +36,19 @@ log = structlog.get_logger()
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem: ``detail`` says what was wrong and what to do."""
+    """Ends a request with a problem: ``detail`` says what was wrong and what to do.
+
+    ``close``: the connection ends with the answer, as there is no telling what else would come over it.
+    """
 
     def __init__(
-        self, status: int, detail: str, *, problems: Sequence[str] = (), headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        problems: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        close: bool = False,
     ) -> None:
         """Keep what the answer is made of."""
         super().__init__(detail)
@@ -47,6 +56,7 @@ class ProblemError(Exception):
         self.detail = detail
         self.problems = list(problems)
         self.headers = dict(headers or {})
+        self.close = close
 
 
 def respond(
@@ -66,11 +76,11 @@ async def tell_problems(
     """Turn whatever a handler raises into an answer. What is a fault of ours is logged, and only its id is told."""
     try:
         return await handler(request)
-    except ConnectionError:
-        # Nobody is there to read it; the connection finds that out by itself.
-        return respond(HTTPStatus.BAD_REQUEST, "the connection was lost")
     except Exception as error:  # noqa: BLE001  the boundary of a request: nothing may pass it
-        return _answer(error) or _fault(request, error)
+        answer = _answer(error) or _fault(request, error)
+        if request.writer.output_size > 0:
+            _break_off(request, error)
+        return answer
 
 
 def status_of(error: Exception) -> int:
@@ -82,7 +92,7 @@ def status_of(error: Exception) -> int:
 def _answer(error: Exception) -> web.Response | None:  # noqa: PLR0911  a table
     match error:
         case ProblemError():
-            return respond(error.status, error.detail, problems=error.problems, headers=error.headers)
+            return _of_problem(error)
         case web.HTTPException():
             return _of_http(error)
         case ConfigProblems():
@@ -91,9 +101,19 @@ def _answer(error: Exception) -> web.Response | None:  # noqa: PLR0911  a table
             return _of_ours(error)
         case RequestPayloadError():
             return respond(400, "the body ends early, or is not framed as HTTP has it")
+        case ConnectionError():
+            # Nobody is there to read it; the connection finds that out by itself.
+            return respond(400, "the connection was lost")
         case OSError() if error.errno in _DISK_FULL:
             return respond(507, "the disk of the service is full")
     return None
+
+
+def _of_problem(error: ProblemError) -> web.Response:
+    answer = respond(error.status, error.detail, problems=error.problems, headers=error.headers)
+    if error.close:
+        answer.force_close()
+    return answer
 
 
 def _of_ours(error: FetcherError) -> web.Response | None:
@@ -116,6 +136,14 @@ def _of_http(error: web.HTTPException) -> web.Response:
 def trace(error: BaseException | None) -> str:
     """Return where an error comes from, for the log."""
     return "".join(traceback.format_exception(error, limit=-20))
+
+
+def _break_off(request: web.Request, error: Exception) -> None:
+    """End an answer that has begun in a way that nobody can take for its end."""
+    if not isinstance(error, ConnectionError):
+        log.error("api_answer_broken_off", path=request.path[:200], reason=str(error))
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _fault(request: web.Request, error: Exception) -> web.Response:

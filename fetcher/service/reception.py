@@ -1,7 +1,7 @@
 """Reads what clients send: configs into memory, files of URLs onto the disk. Bounded in size and in time.
 
-A body has ``GRACE_SECONDS``, and a second more for every ``SLOWEST`` bytes that have come: who sends as slowly as they
-can hold a connection for no longer than their bytes are worth.
+A body has ``GRACE_SECONDS``, and a second more for every ``SLOWEST`` bytes that have come, so that nobody holds a
+connection for longer than their bytes are worth; and no pause in it is longer than ``GRACE_SECONDS``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def _paced(read: Read, most: int) -> AsyncGenerator[bytes]:
     now = asyncio.get_running_loop().time
     started, size = now(), 0
     while True:
-        async with in_time(started + size / SLOWEST - now()):
+        async with in_time(min(0.0, started + size / SLOWEST - now())):
             chunk = await read()
         if not chunk:
             return
@@ -68,19 +68,16 @@ async def _paced(read: Read, most: int) -> AsyncGenerator[bytes]:
 
 @contextlib.asynccontextmanager
 async def in_time(more: float = 0.0) -> AsyncIterator[None]:
-    """Give a part of a body ``GRACE_SECONDS`` to come, and some more."""
+    """Give a part of a body ``GRACE_SECONDS`` to come, or some more. Raises ProblemError if it does not."""
     try:
         async with asyncio.timeout(GRACE_SECONDS + more):
             yield
     except TimeoutError:
-        close = {"Connection": "close"}
-        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", headers=close) from None
+        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", close=True) from None
 
 
 def _too_large(most: int) -> ProblemError:
-    return ProblemError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"this is larger than {most:,} bytes", headers={"Connection": "close"}
-    )
+    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"this is larger than {most:,} bytes", close=True)
 
 
 async def read_text(read: Read, most: int) -> str:

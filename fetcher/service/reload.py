@@ -16,11 +16,14 @@ import structlog
 
 from fetcher.config import ConfigProblems
 from fetcher.config.loading import load_root
+from fetcher.service.schedules import check_schedules
 from fetcher.service.settings import ServiceConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+FIXED = ("host", "port", "state_dir", "watch", "telemetry")
+"""What of ``service`` holds for as long as it runs."""
 PERIOD = 2.0
 """Seconds between two looks at the file."""
 _SUBJECT = "config"
@@ -32,7 +35,8 @@ class Reload:
     """Has a service keep to its config as it is now.
 
     ``take`` is given a config that is good, and returns what of it takes a restart. ``trouble`` is told what is wrong
-    with one that is not, under a name of its own, and with None that it is good again.
+    with one that is not, under a name of its own, and with None that it is good again. ``success`` tells whether the
+    last one was good.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Reload:
         self._take = take
         self._trouble = trouble
         self._asked = asyncio.Event()
+        self.success = True
         self._seen: _Signature = _signature(path)
 
     async def run(self) -> None:
@@ -56,7 +61,10 @@ class Reload:
         with contextlib.ExitStack() as handling:
             if number is not None:
                 with contextlib.suppress(RuntimeError, ValueError):  # not on the main thread
+                    before = signal.getsignal(number)
                     loop.add_signal_handler(number, self._asked.set)
+                    # One that comes at the end, or at the start, is not to end it at once.
+                    handling.callback(signal.signal, number, before)
                     handling.callback(loop.remove_signal_handler, number)
             while True:
                 if await self._is_due():
@@ -72,20 +80,43 @@ class Reload:
         # While the file is being replaced there is none for a moment.
         return asked or (self._seen is not None and self._seen != before)
 
+    def _checked(self) -> ServiceConfig:
+        config = load_root(ServiceConfig, self._path, self._overrides)
+        check_schedules(config)
+        return config
+
     async def load(self) -> None:
         """Take over the config as it is now, or say what is wrong with it."""
         log = structlog.get_logger()
         try:
-            config = await asyncio.to_thread(load_root, ServiceConfig, self._path, self._overrides)
+            config = await asyncio.to_thread(self._checked)
+            later = list(self._take(config))
         except ConfigProblems as error:
+            self.success = False
             log.warning("config_refused", problems=error.problems)
             first = error.problems[0] + (f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else "")
             self._trouble(_SUBJECT, f"the changed config can not be used, so the one before holds on: {first}")
             return
-        later = list(self._take(config))
+        self.success = True
         log.info("config_loaded", takes_restart=later)
         words = f"the config was changed in what takes a restart: {', '.join(later)}" if later else None
         self._trouble(_SUBJECT, words)
+
+
+def merged(before: ServiceConfig, config: ServiceConfig) -> tuple[ServiceConfig, list[str]]:
+    """Return what can be had of a config by a service that was started with another one, and what can not.
+
+    Raises ConfigProblems if there is no having the one without the other.
+    """
+    now, then = before.service, config.service
+    later = [f"service.{name}" for name in FIXED if getattr(now, name) != getattr(then, name)]
+    if before.http != config.http:
+        later.append("http")
+    service = then.model_copy(update={name: getattr(now, name) for name in FIXED})
+    if service.is_open and not service.tokens:
+        message = "service.tokens: without any, everybody could use the service, which listens on"
+        raise ConfigProblems([f"{message} {service.host} until it is restarted"])
+    return config.model_copy(update={"service": service, "http": before.http}), later
 
 
 def _signature(path: str | None) -> _Signature:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fetcher.files import sync_folder
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -61,6 +63,7 @@ class ChosenIds:
             file.write(self._hashes.tobytes())
             file.flush()
             os.fsync(fd)
+        sync_folder(path.parent)
 
 
 def _hash(job_id: str) -> int:

@@ -79,8 +79,8 @@ class Run:
         self._stop(State.PAUSED)
 
     def stop(self) -> None:
-        """Do the same because the service ends."""
-        self._stop(State.RUNNING)
+        """Do the same because the service ends. What somebody has asked for before is what it is to be."""
+        self._stop(self._wanted if self._wanted in {State.PAUSED, State.CANCELLED} else State.RUNNING)
 
     def cancel(self) -> None:
         """Let it end what is in flight if that takes but a moment."""
@@ -96,7 +96,7 @@ class Run:
         if self._going is not None:
             self._going.cancel()
 
-    def _stop(self, wanted: State) -> None:
+    def _stop(self, wanted: State | None) -> None:
         self._wanted = wanted
         if self.batch is not None:
             self.batch.drain()

@@ -23,7 +23,7 @@ from fetcher.service.diary import Diary, Entry
 from fetcher.service.models import ENDED, Schedule, ScheduleList
 from fetcher.service.submission import Rules
 from fetcher.service.texts import as_text, read_config
-from fetcher.service.timetable import beginning, decide, rule, since, timetable
+from fetcher.service.timetable import beginning, decide, is_possible, rule, timetable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +59,7 @@ class Schedules:
         self._diary = Diary(Path(config.service.state_dir))
         self._troubles: dict[str, str] = {}
         self._waiting: set[str] = set()
+        self._cancelled: dict[str, str] = {}
         self._look = asyncio.Event()
 
     async def open(self) -> None:
@@ -72,8 +73,7 @@ class Schedules:
 
     def views(self) -> ScheduleList:
         """Return the schedules as the API shows them."""
-        now = self._clock()
-        return ScheduleList(schedules=[self._view(schedule, now) for schedule in self._config.schedules])
+        return ScheduleList(schedules=[self._view(schedule) for schedule in self._config.schedules])
 
     async def run(self) -> None:
         """Submit batches until cancelled."""
@@ -102,7 +102,8 @@ class Schedules:
             if found is not None:
                 await self._do(schedule, entry, found)
         except StateBusyError:
-            pass  # the service is about to end, and comes back to it when it is there again
+            # The service is about to end, and comes back to it when it is there again.
+            self._waiting.add(schedule.name)
         except (FetcherError, OSError) as error:
             # It was there at the time, and is to go on trying.
             self._waiting.add(schedule.name)
@@ -118,9 +119,10 @@ class Schedules:
                     "schedule_skipped", schedule=schedule.name, time=when, reason=found.reason, before=entry.batch
                 )
                 await self._note(schedule, Entry(found.at, rule(schedule), entry.batch, entry.ran))
-            case "cancel" if schedule.name not in self._waiting and entry.batch is not None:
+            case "cancel" if entry.batch is not None and self._cancelled.get(schedule.name) != entry.batch:
                 with contextlib.suppress(BatchStateError, UnknownBatchError):  # it has just ended
                     await self._keeper.cancel(entry.batch)
+                self._cancelled[schedule.name] = entry.batch
                 self._waiting.add(schedule.name)
             case _:
                 self._waiting.add(schedule.name)
@@ -151,12 +153,17 @@ class Schedules:
     async def _entry(self, schedule: ScheduleSettings) -> Entry:
         """Return what is known of a schedule; one that is new is noted, so that it is known what it misses."""
         entry, now = self._diary.find(schedule.name), self._clock()
-        if entry is not None and entry.rule == rule(schedule):
+        if entry is None:
+            found = Entry(beginning(schedule, now), rule(schedule))
+        elif not is_possible(entry.at, now):
+            structlog.get_logger().warning(
+                "schedule_clock", schedule=schedule.name, last=entry.at, reason="the clock is far behind the last time"
+            )
+            found = Entry(now, rule(schedule), entry.batch, entry.ran)
+        elif entry.rule != rule(schedule):
+            found = Entry(beginning(schedule, now, entry.at), rule(schedule), entry.batch, entry.ran)
+        else:
             return entry
-        at = beginning(schedule, now)
-        if entry is not None and schedule.every is not None:
-            at = since(entry.at, now)  # the interval is another one, but what it is counted from is not
-        found = Entry(at, rule(schedule), *(() if entry is None else (entry.batch, entry.ran)))
         await asyncio.to_thread(self._diary.write, schedule.name, found)
         return found
 
@@ -176,12 +183,12 @@ class Schedules:
         if self._waiting:
             return BUSY_SECONDS
         now = self._clock()
-        coming = [found for schedule in schedules if (found := self._next(schedule, now)) is not None]
+        coming = [found for schedule in schedules if (found := self._next(schedule)) is not None]
         return max(0.0, min([LOOK_SECONDS, *(at - now for at in coming)]))
 
-    def _next(self, schedule: ScheduleSettings, now: float) -> float | None:
+    def _next(self, schedule: ScheduleSettings) -> float | None:
         entry = self._diary.find(schedule.name)
-        return None if entry is None else timetable(schedule).after(since(entry.at, now))
+        return None if entry is None else timetable(schedule).after(entry.at)
 
     def _tell(self, name: str, words: str | None) -> None:
         if words is None:
@@ -190,9 +197,9 @@ class Schedules:
             self._troubles[name] = words
         self._trouble(f"schedule {name}", None if words is None else f"schedule {name}: {words}")
 
-    def _view(self, schedule: ScheduleSettings, now: float) -> Schedule:
+    def _view(self, schedule: ScheduleSettings) -> Schedule:
         entry = self._diary.find(schedule.name)
-        coming = self._next(schedule, now)
+        coming = self._next(schedule)
         return Schedule(
             name=schedule.name,
             cron=schedule.cron,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -19,10 +20,13 @@ from fetcher.assembly import Shared
 from fetcher.service.app import create_app, listen
 from fetcher.service.desk import Desk
 from fetcher.service.events import Events
+from fetcher.service.folder import Folder
 from fetcher.service.keeper import Keeper
 from fetcher.service.metrics import Metrics
-from fetcher.service.reload import Reload
+from fetcher.service.reload import Reload, merged
+from fetcher.service.schedules import Schedules, check_schedules
 from fetcher.service.snapshots import Snapshots
+from fetcher.service.telemetry import Telemetry
 from fetcher.service.why import Reasons
 
 if TYPE_CHECKING:
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
     from fetcher.service.models import BatchView, Why
     from fetcher.service.settings import ServiceConfig
 
-_FIXED = ("host", "port", "hosts", "tokens", "state_dir", "watch", "max_upload", "max_connections")
 _ANSWERS = 2.0  # seconds that answers have which are under way when everything else has ended
 
 
@@ -50,12 +53,17 @@ class Service:
         self.config = config
         self.state: Literal["starting", "ready", "draining"] = "starting"
         self.url: str | None = None
-        self._path, self._overrides = path, overrides
         self._draining = asyncio.Event()
         self._observers: list[Callable[[Sequence[Result]], None]] = []
         self._shared = Shared(config.limits, config.http, self._observe)
         self.keeper = Keeper(config, self._shared)
         self._troubles: dict[str, str] = {}
+        self._schedules = Schedules(config, self.keeper, self.trouble)
+        watch = config.service.watch
+        self._folder = None if watch is None else Folder(Path(watch), config, self.keeper, self.trouble)
+        self._reload = Reload(path, overrides, self.reconfigure, self.trouble)
+        telemetry = config.service.telemetry
+        self._telemetry = None if telemetry is None else Telemetry(telemetry)
 
     # What is asked about it
 
@@ -96,6 +104,11 @@ class Service:
         """Return what bounds the throughput, with shares from 0 to 1."""
         return self._reasons.bounds()
 
+    @property
+    def is_config_loaded(self) -> bool:
+        """Whether the config could be loaded when it was last changed."""
+        return self._reload.success
+
     # Running
 
     def drain(self) -> None:
@@ -105,17 +118,20 @@ class Service:
     def reconfigure(self, config: ServiceConfig) -> list[str]:
         """Keep to another config from now on, dropping no work: to its limits, and to what batches may do.
 
-        Return what of it is to be had by a restart only: where the service listens and keeps its state, who may use it,
-        how it connects. That stays as it was.
+        Return what takes a restart, as where the service listens and how it connects. That stays as it was.
+        Raises ConfigProblems if the rest does not go with that, and then nothing has changed.
         """
         before = self.config
-        later = [f"service.{name}" for name in _FIXED if getattr(config.service, name) != getattr(before.service, name)]
-        later += [name for name in ("http",) if getattr(config, name) != getattr(before, name)]
-        fixed = {name: getattr(before.service, name) for name in _FIXED}
-        kept = {"service": config.service.model_copy(update=fixed), "http": before.http}
-        self.config = config.model_copy(update=kept)
-        self._shared.reconfigure(config.limits)
+        self.config, later = merged(before, config)
+        self._shared.reconfigure(self.config.limits)
         self.keeper.reconfigure(self.config)
+        self._schedules.reconfigure(self.config)
+        if self._folder is not None:
+            self._folder.reconfigure(self.config)
+        self._desk.config = self.config
+        self._listening.runner.resize(self.config.service.max_connections)
+        if self.config.service.tokens != before.service.tokens:
+            self._events.let_go()  # whoever still may comes back
         return later
 
     def trouble(self, about: str, words: str | None) -> None:
@@ -128,13 +144,17 @@ class Service:
     async def run(self) -> bool:
         """Serve until drained; return whether nothing is left to be resumed. Raises what went wrong."""
         started = time.monotonic()
+        await asyncio.to_thread(check_schedules, self.config)
         async with AsyncExitStack() as opened:
+            if self._telemetry is not None:
+                opened.push_async_callback(self._telemetry.close)
             opened.push_async_callback(self._shared.close)
             await self._shared.open()
             self._watch()
             await self.keeper.open()
             opened.push_async_callback(self.keeper.close)
-            listening = await listen(self._app(), self.config.service, shutdown_timeout=_ANSWERS)
+            await self._open_submitting(opened)
+            listening = self._listening = await listen(self._app(), self.config.service, shutdown_timeout=_ANSWERS)
             opened.push_async_callback(listening.stop)
             self.url = listening.url
             self.state = "ready"
@@ -149,6 +169,13 @@ class Service:
             raise failure
         return done
 
+    async def _open_submitting(self, opened: AsyncExitStack) -> None:
+        """Open what submits by itself. Raises ConfigError if it can not do what the config has."""
+        await self._schedules.open()
+        if self._folder is not None:
+            opened.push_async_callback(self._folder.close)
+            await self._folder.open()
+
     def _time_left(self) -> float:
         return max(0.0, self.config.service.shutdown_timeout - _ANSWERS)
 
@@ -159,20 +186,22 @@ class Service:
         self._metrics = Metrics(self)
         self._events = Events()
         self._observers += [self._snapshots.observe, self._metrics.observe]
+        if self._telemetry is not None:
+            self._observers.append(self._telemetry.observe)
         self.keeper.progress_of = self._snapshots.progress
         self.keeper.on_open = lambda batch: self._metrics.follow(batch.engine)
 
     def _app(self) -> Any:
-        return create_app(
-            Desk(
-                config=self.config,
-                keeper=self.keeper,
-                snapshot=self._snapshots.get,
-                history=self._snapshots.history,
-                events=self._events,
-                metrics=self._metrics.handle,
-            )
+        self._desk = Desk(
+            config=self.config,
+            keeper=self.keeper,
+            snapshot=self._snapshots.get,
+            history=self._snapshots.history,
+            events=self._events,
+            metrics=self._metrics.handle,
+            schedules=self._schedules.views,
         )
+        return create_app(self._desk)
 
     async def _serve(self) -> Exception | None:
         """Let everything go on until the service is to end, and drain; return what is to blame, None if it was told.
@@ -195,15 +224,17 @@ class Service:
 
     def _watching(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what looks at the batches."""
-        return {
+        watching = {
             "keeper": self.keeper.supervise(),
             "snapshots": self._snapshots.run(self._events.publish),
             "why": self._reasons.run(),
         }
+        return watching if self._telemetry is None else watching | {"telemetry": self._telemetry.run()}
 
     def _submitting(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return what has batches taken, or changes what they may do."""
-        return {"reload": Reload(self._path, self._overrides, self.reconfigure, self.trouble).run()}
+        submitting = {"reload": self._reload.run(), "schedules": self._schedules.run()}
+        return submitting if self._folder is None else submitting | {"folder": self._folder.run()}
 
     def _engines(self) -> Iterator[Engine]:
         return (batch.engine for batch in self.keeper.running.values())

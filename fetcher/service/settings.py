@@ -8,11 +8,12 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from fetcher.engine.limiter import LimitSettings
 from fetcher.registry import Part
+from fetcher.service.timetable import Cron
 from fetcher.settings import ByteSize, Duration, Secret, Settings
 
 if TYPE_CHECKING:
@@ -39,9 +40,17 @@ def _hash(value: str) -> str:
 def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         message = f"{value!r} is no time zone; it should be a name such as UTC or Europe/Berlin"
         raise PydanticCustomError("zone", "{message}", {"message": message}) from None
+    return value
+
+
+def _cron(value: str) -> str:
+    try:
+        Cron(value)
+    except ValueError as error:
+        raise PydanticCustomError("cron", "{message}", {"message": str(error)}) from None
     return value
 
 
@@ -77,24 +86,41 @@ class ScheduleSettings(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """What the schedule is called; the id of each of its batches begins with it."""
-    cron: str | None = None
-    """When, as five fields: minute, hour, day of the month, month, day of the week."""
+    cron: Annotated[str, AfterValidator(_cron)] | None = None
+    """When, as five fields: minute, hour, day of the month, month, day of the week. A time that a change of clocks
+    leaves out comes right after it; one that there is twice counts once."""
     every: Annotated[Duration, Field(ge=1)] | None = None
-    """How long from one start to the next."""
+    """How long from one start to the next. The first is when the service first sees the schedule."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     """Whose clock ``cron`` means."""
     overlap: Literal["skip", "queue", "cancel"] = "skip"
-    """When the batch before has not ended: leave this one out, let it wait, or cancel that one."""
+    """When the batch before has not ended: leave this one out, let it wait (one at most does), or cancel that one."""
     missed: Literal["skip", "once"] = "once"
     """When the service was not there at the time: leave it out, or make up for all that were missed with one."""
     batch: str | dict[str, Any]
-    """The config of the batch: the path of a file, or the config itself."""
+    """The config of the batch: the path of a file, which is read anew each time, or the config itself. It may do what
+    submitted batches may."""
 
     @model_validator(mode="after")
     def _either(self) -> Self:
         if (self.cron is None) == (self.every is None):
             raise PydanticCustomError("schedule", "should have either cron or every")
         return self
+
+
+class TelemetrySettings(Settings):
+    """Where OpenTelemetry data are sent, by OTLP over HTTP. Takes the extra ``otel``."""
+
+    endpoint: str = Field(pattern=r"^https?://[^/@\s]+(/\S*)?$")
+    """The collector, without ``/v1/traces``: http://localhost:4318."""
+    sample: float = Field(default=0.01, ge=0, le=1)
+    """Which share of the jobs is traced. Metrics count all of them."""
+    interval: Annotated[Duration, Field(ge=1)] = 30.0
+    """How often metrics are sent."""
+    headers: dict[str, Secret] = Field(default={})
+    """What is sent with it, such as a key of the collector's."""
+    service_name: str = Field(default="fetcher", min_length=1)
+    """The name of this service among others."""
 
 
 class ServiceSettings(Settings):
@@ -128,6 +154,8 @@ class ServiceSettings(Settings):
     """The largest file of URLs that is taken."""
     max_connections: int = Field(default=1000, ge=10)
     """Connections to the API at a time; more are closed at once."""
+    telemetry: TelemetrySettings | None = None
+    """OpenTelemetry traces and metrics; none are made if this is left out."""
     shutdown_timeout: Duration = 25.0
     """How long the service may take to end what it is at after SIGTERM; less than the 30 s of Kubernetes."""
 
@@ -162,6 +190,16 @@ class ServiceConfig(Settings):
     """How http and https URLs are fetched. ``guard`` is on unless it is switched off here."""
     schedules: list[ScheduleSettings] = Field(default=[])
     """Batches that are submitted again and again."""
+
+    @field_validator("schedules")
+    @classmethod
+    def _distinct(cls, value: list[ScheduleSettings]) -> list[ScheduleSettings]:
+        names = [schedule.name for schedule in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            message = f"should have names of their own, but two are called {twice!r}"
+            raise PydanticCustomError("schedules", "{message}", {"message": message})
+        return value
 
     @property
     def guard(self) -> GuardSettings | None:

@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from operator import length_hint
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import structlog
+
 from fetcher import __version__
+from fetcher.errors import StateError
 from fetcher.service.models import History, Moment, Snapshot, State
 from fetcher.service.recent import Rate, Recent
 from fetcher.service.views import host_views, progress, sink_views
@@ -108,7 +111,11 @@ class Snapshots:
         try:
             while True:
                 self.tick()
-                publish(self.get)
+                try:
+                    publish(self.get)
+                except StateError as error:
+                    # The catalogue can not be read at this moment. Batches go on, and so does who looks at them.
+                    structlog.get_logger().warning("snapshot_failed", reason=str(error))
                 await asyncio.sleep(BEAT)
         finally:
             self._vitals.stop()

@@ -65,6 +65,8 @@ class Rules:
 
         def check(document: Document) -> list[Problem]:
             documents.append(document)
+            # A variable is there to be named, and lays no value over a config by its name.
+            document.variables |= self._environ.keys()
             _add_upload(document.data, given)
             _add_results(document.data, folder)
             self._explain_variables(document)
@@ -110,8 +112,9 @@ class Rules:
             yield Problem(path, "standard input and output are not there for batches of a service; name a file")
         if kind == "python" and not self._settings.python:
             yield Problem(path, "runs code in the service, which service.python does not allow")
-        guard = getattr(part, "guard", None)
-        if guard is not None and guard != GuardSettings() and self._service.guard is not None:
+        # Without one of its own, a part has that of http.
+        guarded = "guard" not in part.model_fields_set or getattr(part, "guard", None) == GuardSettings()
+        if not guarded and self._service.guard is not None:
             yield Problem((*path, "guard"), "is the service's: set it in the config of the service, as http.guard")
         for word, prefix in _AMBIENT.items():
             if word in _reaches(part):
@@ -155,8 +158,7 @@ class Rules:
             "http": self._http(config),
             # Jobs in flight get most of it, and what they gave the rest.
             "shutdown_timeout": min(config.shutdown_timeout, limit * 0.4),
-            "sources": [self._guarded(source) for source in config.sources],
-            "sinks": [self._sink(sink, again=again) for sink in config.sinks],
+            "sinks": [_appending(sink) if again else sink for sink in config.sinks],
         }
         if config.body.store == "file":
             # Batches of one name may arrive side by side.
@@ -171,17 +173,11 @@ class Rules:
         cache = cache.model_copy(update={"path": str(Path(self._settings.state_dir) / "cache.db")})
         return http.model_copy(update={"cache": cache})  # type: ignore[no-any-return]
 
-    def _guarded(self, part: Settings) -> Settings:
-        """Have what makes requests of its own make them as the service's guard allows."""
-        guard = self._service.guard
-        if guard is None or "guard" not in type(part).model_fields or getattr(part, "guard", None) == guard:
-            return part
-        return part.model_copy(update={"guard": guard})
 
-    def _sink(self, sink: Settings, *, again: bool) -> Settings:
-        if again and getattr(sink, "if_exists", None) == "fail":
-            sink = sink.model_copy(update={"if_exists": "append"})
-        return self._guarded(sink)
+def _appending(sink: Settings) -> Settings:
+    """Return a sink for which an output that is there is none that is in the way."""
+    in_the_way = getattr(sink, "if_exists", None) == "fail"
+    return sink.model_copy(update={"if_exists": "append"}) if in_the_way else sink
 
 
 def _add_upload(data: dict[str, Any], upload: str | None) -> None:

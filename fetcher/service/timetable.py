@@ -101,14 +101,19 @@ def rule(schedule: ScheduleSettings) -> str:
     return f"every {schedule.every:g} s" if schedule.every is not None else f"{schedule.cron} {schedule.timezone}"
 
 
-def beginning(schedule: ScheduleSettings, now: float) -> float:
-    """Return since when times count of a schedule that is new: a cron's from now on, and now is an interval's first."""
-    return now if schedule.every is None else math.floor(now) - schedule.every
+def beginning(schedule: ScheduleSettings, now: float, last: float | None = None) -> float:
+    """Return what is taken for the last time where a schedule is new, or has another rule: then it had a ``last`` one.
+
+    A cron's times count from now on. That of an interval is counted from the last time, or is now.
+    """
+    if schedule.every is None:
+        return now
+    return math.floor(now) - schedule.every if last is None else last
 
 
-def since(last: float, now: float) -> float:
-    """Return since when times count, if ``last`` was the last one: no time comes twice, even if a clock is set back."""
-    return last if last <= now + WRONG_CLOCK else now
+def is_possible(last: float, now: float) -> bool:
+    """Tell whether a last time can be believed. Clocks may be set back; but one that is far ahead was wrong before."""
+    return last <= now + WRONG_CLOCK
 
 
 class Decision(NamedTuple):
@@ -128,9 +133,10 @@ def decide(
     """Say what is to be done now, None if nothing is due.
 
     ``last`` is the time that was decided on before, ``busy`` tells whether its batch has not ended, ``was_there`` that
-    the service has been waiting since the time came. Of several times that have passed only the latest counts.
+    the service has been waiting since the time came. Of several times that have passed only the latest counts, and none
+    comes twice, even if the clock is set back.
     """
-    at = timetable(schedule).latest(since(last, now), now)
+    at = timetable(schedule).latest(last, now)
     if at is None:
         return None
     if schedule.missed == "skip" and not was_there and now - at > LATE:

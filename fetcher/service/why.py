@@ -1,103 +1,31 @@
-"""What bounds the throughput of the service right now: looks at all running batches, several times a second."""
+"""What bounds the throughput of the service right now, as people are told."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING
 
-from fetcher.engine.bounds import WINDOW, Looks, strain, verdict
-from fetcher.engine.sampling import sample
-from fetcher.service.models import Bound as BoundView
-from fetcher.service.models import Why
+from fetcher.engine.bounds import verdict
+from fetcher.engine.lookout import Lookout
+from fetcher.service.models import Bound, Why
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from fetcher.engine.advice import Bound
-    from fetcher.engine.engine import Engine
-
-PERIOD = 0.25
-"""Seconds between two looks, if looking is cheap."""
-# Looking takes no more of a core than this, however many requests are in flight: it is done less often then.
-_MOST_CPU = 0.005
-# How much of what was measured a second ago still counts.
-_SMOOTHING = 0.3
+    from fetcher.engine.bounds import Finding
 
 
-class Strain:
-    """How busy this process is. Pure: what was measured is passed in."""
-
-    def __init__(self) -> None:
-        self._cpu = self._late = 0.0
-
-    def update(self, cpu: float, late: float) -> None:
-        """Take a look into account: the share of a core since the last one, and how late its timer was, in seconds."""
-        self._cpu += (cpu - self._cpu) * _SMOOTHING
-        self._late += (late - self._late) * _SMOOTHING
-
-    @property
-    def value(self) -> float:
-        """Which share of what requests wait for is the process itself."""
-        return strain(self._cpu, self._late)
-
-
-class Reasons:
-    """``run`` looks, ``get`` tells. ``engines`` returns those that are open; ``on_late`` is told how late timers are."""
-
-    def __init__(
-        self,
-        engines: Callable[[], Iterable[Engine]],
-        on_late: Callable[[float], None] | None = None,
-        window: float = WINDOW,
-    ) -> None:
-        self._engines = engines
-        self._on_late = on_late
-        self._looks = Looks(window)
-        self._strain = Strain()
-        self._loop = asyncio.get_running_loop()
-
-    async def run(self) -> None:
-        """Look until cancelled."""
-        period = PERIOD
-        before = time.perf_counter(), time.thread_time()
-        while True:
-            due = self._loop.time() + period
-            await asyncio.sleep(period)
-            late = max(0.0, self._loop.time() - due)
-            if self._on_late is not None:
-                self._on_late(late)
-            # That of the loop's own thread: what others take does not keep it from its work.
-            now = time.perf_counter(), time.thread_time()
-            self._strain.update((now[1] - before[1]) / max(now[0] - before[0], 1e-6), late)
-            before = now
-            self.look()
-            period = max(PERIOD, (time.thread_time() - now[1]) / _MOST_CPU)
-
-    def look(self) -> None:
-        """Look once."""
-        now = self._loop.time()
-        engines = [engine for engine in self._engines() if not engine.draining]
-        self._looks.add([sample(engine, now, self._strain.value) for engine in engines], now)
+class Reasons(Lookout):
+    """``run`` looks at all running batches; ``get`` tells."""
 
     def get(self) -> Why:
         """Return what bounds the throughput, over the last seconds."""
-        found = self._looks.findings()
-        return Why(
-            seconds=round(self._looks.seconds(self._loop.time()), 1),
-            verdict=verdict(found),
-            bounds=[
-                BoundView(
-                    name=one.bound.value,
-                    share=round(one.share, 4),
-                    explanation=one.explanation,
-                    advice=one.advice,
-                    details=one.details,
-                )
-                for one in found
-            ],
-        )
+        found = self.findings()
+        return Why(seconds=round(self.seconds, 1), verdict=verdict(found), bounds=[_bound(one) for one in found])
 
-    def bounds(self) -> Mapping[Bound, float]:
-        """Return the same as shares alone."""
-        return {one.bound: one.share for one in self._looks.findings()}
+
+def _bound(finding: Finding) -> Bound:
+    return Bound(
+        name=finding.bound.value,
+        share=round(finding.share, 4),
+        explanation=finding.explanation,
+        advice=finding.advice,
+        details=finding.details,
+    )

@@ -49,13 +49,19 @@ class Workspace:
     def create(self, batch_id: str, text: str, links: Mapping[str, Path] | None = None) -> None:
         """Make the folder of a new batch, durably: its config, and other names, there, of files that there are.
 
-        What an attempt that was broken off has left is replaced.
+        What an attempt that was broken off has left is replaced. Raises OSError, and then there is none.
         """
-        folder = self.of(batch_id)
-        shutil.rmtree(folder, ignore_errors=True)
+        self.remove(batch_id)
+        try:
+            self._fill(self.of(batch_id), text, links or {})
+        except OSError:
+            self.remove(batch_id)  # a disk that is full has room for nothing of it
+            raise
+
+    def _fill(self, folder: Path, text: str, links: Mapping[str, Path]) -> None:
         folder.mkdir(parents=True, mode=0o700)
         _write(folder / CONFIG, text.encode())
-        for name, path in (links or {}).items():
+        for name, path in links.items():
             _link(path, folder / name)
         sync_folder(folder)
         sync_folder(self._folder)

@@ -250,6 +250,9 @@ class NatsSink:
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     connect_timeout=config.timeout,
+                    # A portion is what may be pending. The driver's own bound would have a publish wait for a flush
+                    # that never comes once the connection is lost.
+                    pending_size=0,
                     error_cb=self._on_error,
                     closed_cb=self._on_closed,
                 )

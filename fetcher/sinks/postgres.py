@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field
 from fetcher.dsn import check_dsn, place_of
 from fetcher.errors import ConfigError, FetcherError, SinkError, StateError
 from fetcher.extras import load_extra
+from fetcher.fields import in_utc
 from fetcher.settings import Duration, Secret
 from fetcher.sink_settings import SinkSettings
 from fetcher.sinks.columns import (
@@ -272,4 +273,4 @@ def _json(value: Any) -> str:
     return json_text(mapped(_text, value)) if "\\u0000" in text else text
 
 
-_CONVERT: dict[Kind, Callable[[Any], Any]] = {"text": _text, "integer": integer, "json": _json}
+_CONVERT: dict[Kind, Callable[[Any], Any]] = {"text": _text, "integer": integer, "json": _json, "time": in_utc}

@@ -22,6 +22,7 @@ import msgspec
 from pydantic import Field
 
 from fetcher.errors import UNWANTED, ConfigError, FetcherError, SinkError, StateBusyError, StateError
+from fetcher.fields import in_utc
 from fetcher.sink_settings import SinkSettings
 from fetcher.sinks.columns import (
     COLUMNS,
@@ -322,7 +323,7 @@ def _insert(table: str, rows: int) -> str:
 
 
 def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return in_utc(moment).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _code(error: Exception) -> int | None:

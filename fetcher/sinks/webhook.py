@@ -106,7 +106,8 @@ class WebhookConfig(SinkSettings):
     ca_file: str | None = None
     """A PEM file of certificate authorities to trust instead of the system's."""
     guard: GuardSwitch = None
-    """Reach public addresses only, and what its ``allow`` has: for a URL that somebody else has given."""
+    """Reach public addresses only, and what its ``allow`` has: for a URL that somebody else has given. By default, as
+    ``http.guard``; ``false`` is none."""
     ping: bool = True
     """Whether a request without records is posted before the first fetch, to see that others will be taken."""
     rejected: str = Field(default=REJECTED, min_length=1)

@@ -67,7 +67,8 @@ class SitemapConfig(Settings):
     headers: dict[str, Secret] = Field(default={})
     """Sent with each request for a sitemap to the host of `location`, and to no other."""
     guard: GuardSwitch = None
-    """As `http.guard`, for the sitemaps themselves: `true` fetches them from public addresses only."""
+    """For the sitemaps themselves: `true` fetches them from public addresses only. By default, as `http.guard`; `false`
+    is none."""
 
     def build(self) -> SitemapSource:
         """Return the source."""

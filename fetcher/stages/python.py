@@ -33,7 +33,7 @@ class PythonConfig(Settings):
     concurrency: int = Field(default=16, ge=1, le=1000)
     """How many calls of an ``async`` function are under way at once."""
     timeout: Annotated[Duration, Field(gt=0)] = 30.0
-    """For how long one call of an ``async`` function may take."""
+    """For how long one call may take. A function that is not ``async`` can not be ended: it is left to itself."""
 
     def build(self) -> PythonStage:
         """Return the stage."""
@@ -46,7 +46,7 @@ class PythonStage:
     def __init__(self, function: str, concurrency: int = 16, timeout: float = 30.0) -> None:
         self._name = function
         self._wanted = concurrency
-        self._timeout = timeout
+        self.timeout = timeout
         self._function: Callable[[Result], Any] = lambda result: result
         self.concurrency = 0
 
@@ -80,10 +80,10 @@ class PythonStage:
 
     async def _await(self, result: Result) -> Result | None:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 returned = await self._function(_copy(result))
         except TimeoutError:
-            raise ValueError(f"{self._name} took longer than {self._timeout:g} s") from None
+            raise ValueError(f"{self._name} took longer than {self.timeout:g} s") from None
         return _checked(result, returned)
 
 

@@ -55,7 +55,8 @@ def test_the_api_does_what_its_document_says(tmp_path):
     with service(tmp_path) as process:
         done = schemathesis(tmp_path, process.url)
         assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-        assert "Operations:       17 selected / 18 total" in done.stdout
+        count = sum(len(methods) for methods in process.ask("GET", "/openapi.json")["paths"].values())
+        assert f"{count - 1} selected / {count} total" in done.stdout
         faults = [line for line in process.log() if line["event"] == "api_fault"]
         assert faults == []
         written = [line for line in process.log() if line["event"] == "api_write"]

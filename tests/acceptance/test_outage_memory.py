@@ -18,8 +18,10 @@ from origin_process import origin_process
 from outage_targets import SERVERS, STORED, STREAMS
 
 JOBS = int(os.environ.get("SOAK", "1500"))
-SIZE = 16_384
-MOST = 256 * 1024  # KiB; 20,000 bodies of 16 KiB alone are 320,000 KiB, and their records more
+SIZE = 24_576
+# KiB: the process itself, and three times 32 MiB of bodies (written, ready, gathered) with what they are encoded to.
+# 20,000 of these bodies and their records, held at once, would be more.
+MOST = 448 * 1024
 LOOK = 0.1
 pytestmark = [
     pytest.mark.timeout(60 + JOBS // 25),

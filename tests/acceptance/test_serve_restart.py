@@ -187,6 +187,18 @@ def test_a_bad_config_is_refused(tmp_path, override, words):
     assert words in done.stderr
 
 
+def test_lint_knows_the_config_of_a_service(tmp_path):
+    (tmp_path / "good.yaml").write_text("service: {port: 0}\nlimits: {concurrency: 5}\n")
+    (tmp_path / "bad.yaml").write_text("service:\n  port: many\nsources: [x]\n")
+    command = [sys.executable, "-m", "fetcher", "lint", "good.yaml", "bad.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 78
+    assert done.stdout == "good.yaml: ok\n"
+    lines = done.stderr.splitlines()
+    assert lines[0] == "bad.yaml:2: service.port: should be a whole number, not 'many'"
+    assert lines[1].startswith("bad.yaml:3: sources: unknown key")
+
+
 def test_a_token_is_shown_once_and_its_hash_is_what_the_config_takes(tmp_path):
     command = [sys.executable, "-m", "fetcher", "token", "--name", "ci", "--write"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)

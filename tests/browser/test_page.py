@@ -184,8 +184,9 @@ def test_the_page_connects_anew_when_the_service_is_back(browser, origin, tmp_pa
         served.stop()
         expect(page.locator("#lost")).to_be_visible()
         expect(page.locator("#state")).to_contain_text("disconnected")
-        served.start()
         page.get_by_role("button", name="Try now").click()
+        expect(page.locator("#lost")).to_contain_text("Trying again")
+        served.start()
         expect(page.locator("#lost")).to_be_hidden(timeout=20_000)
         expect(row(page, batch_id).locator(".title .pill")).to_have_text(RUNNING)
 

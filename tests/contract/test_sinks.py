@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from contract.sinks import SERVERS, TARGETS
@@ -182,6 +182,9 @@ def poison():
     wide.meta = {"big": 2**63 - 1, "negative": -(2**63), "float": 1e308, "text": "\U0001f600 ' \" \\ ; -- %s $1 {}"}
     wide.content_type = "x" * 5000
     wide.content_length = 2**62
+    # No such times in UTC: a stage may make them.
+    wide.started_at = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+    wide.finished_at = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))
     empty.body = b""
     empty.headers, empty.meta, empty.redirects = [], {}, []
     failed.outcome, failed.error_kind, failed.error_message = Outcome.FAILED, ErrorKind.INTERNAL, "=cmd|' /C calc'!A0"

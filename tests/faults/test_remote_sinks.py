@@ -12,6 +12,7 @@ from origin_process import origin_process
 from fetcher.assembly import Batch
 from fetcher.config import Config
 from fetcher.errors import ConfigError
+from fetcher.registry import config_class
 
 JOBS = 60
 
@@ -103,3 +104,14 @@ async def test_f95_a_record_that_a_webhook_refuses_holds_up_no_other(config, rec
     (rejected,) = lines(tmp_path / "state" / "batch.webhook-2.rejected.jsonl")
     assert (rejected["record"]["job_id"], rejected["reason"]) == ("0-7", "HTTP 422: said 422")
     assert len(lines(tmp_path / "out.jsonl")) == JOBS
+
+
+async def test_f95_webhooks_that_refuse_have_files_of_their_own_and_of_one_run(config, receiver, tmp_path):
+    receiver.answer = lambda posted: 422 if any(r["job_id"] in {"0-7", "0-9"} for r in posted.records) else 200
+    sinks = [{"type": "webhook", "url": f"{receiver.url}{path}"} for path in ("a", "b")]
+    made = config(*sinks).model_copy(update={"queue": config_class("queues", "sqlite")(path="queue.db")})
+    for _ in range(2):
+        await run(Batch(made))
+        for title in ("webhook-2", "webhook-3"):
+            kept = lines(tmp_path / "state" / f"batch.{title}.rejected.jsonl")
+            assert sorted(line["record"]["job_id"] for line in kept) == ["0-7", "0-9"]

@@ -14,8 +14,10 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+import uvloop
 from api_service import api_service
 from serve_process import serve_process
+from structlog.testing import capture_logs
 
 from fetcher.config import ConfigProblems
 from fetcher.config.loading import load_text
@@ -120,6 +122,18 @@ async def test_f108_a_token_to_read_changes_nothing(tmp_path):
         assert (await api.ask("GET", f"/v1/batches/{batch}", headers=bearer(READER)))[0] == 200
 
 
+async def test_f108_a_token_is_in_no_log_and_in_no_answer(tmp_path):
+    async with api_service(tmp_path, tokens=TOKENS) as api:
+        with capture_logs() as logs:
+            told = [await api.ask("POST", "/v1/batches", json=CONFIG, headers=bearer(WRITER))]
+            told += [await api.ask("DELETE", "/v1/batches/x", headers=bearer(token)) for token in (READER, "x" * 43)]
+        assert [answer[0] for answer in told] == [201, 403, 401]
+        assert "writer" in [line.get("who") for line in logs]
+        shown = repr(logs) + repr([(dict(headers), body) for _, headers, body in told])
+        for secret in (READER, WRITER, "x" * 43, *(token["hash"] for token in TOKENS)):
+            assert secret not in shown
+
+
 async def test_f108_probes_and_the_empty_page_take_no_token(tmp_path):
     async with api_service(tmp_path, tokens=TOKENS) as api:
         for path in ("/livez", "/readyz", "/", "/docs", "/openapi.json"):
@@ -183,13 +197,19 @@ async def test_f110_clients_that_have_all_asked_leave_room_for_probes(tmp_path):
         assert (status(crowded), b"Retry-After" in crowded) == (503, True)
 
 
-async def test_f110_connections_beyond_the_reserve_are_closed_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_f110_connections_beyond_the_reserve_are_closed_at_once(tmp_path, monkeypatch, loop):
     monkeypatch.setattr(connections, "RESERVE", 0)
-    async with api_service(tmp_path, max_connections=10) as api, AsyncExitStack() as stack:
-        for _ in range(10):
-            await say(stack, api.port, UPLOAD)
-        await receiving(tmp_path, 10)
-        assert await exchange(api.port, get("/livez")) == b""
+
+    async def main():
+        async with api_service(tmp_path, max_connections=10) as api, AsyncExitStack() as stack:
+            for _ in range(10):
+                await say(stack, api.port, UPLOAD)
+            await receiving(tmp_path, 10)
+            assert await exchange(api.port, get("/livez")) == b""
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
 
 
 async def test_f110_a_body_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch):
@@ -284,20 +304,25 @@ async def test_f110_what_is_no_request_gets_a_problem_and_no_more(tmp_path, requ
         assert caplog.records == []
 
 
-async def test_f110_who_does_not_read_the_results_is_cut_off(tmp_path, monkeypatch):
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_f110_who_does_not_read_the_results_is_cut_off(tmp_path, monkeypatch, loop):
     monkeypatch.setattr(connections, "STALLED_SECONDS", 0.2)
     monkeypatch.setattr(connections, "LOOK_SECONDS", 0.05)
-    async with api_service(tmp_path) as api, AsyncExitStack() as stack:
-        batch = await api.submit(CONFIG)
-        await api.keeper.wait(batch)
-        record = (tmp_path / "state" / "batches" / batch / "results.jsonl").read_bytes()
-        _grow(api, tmp_path, batch, record, 64 * 1024 * 1024)
-        reader = await say(stack, api.port, get(f"/v1/batches/{batch}/results"))
-        received = await reader.readexactly(1000)
-        async with asyncio.timeout(20):
-            while api.connections > 1:  # noqa: ASYNC110  it is the service that cuts this one off
-                await asyncio.sleep(0.05)
-        assert len(received + await ended(reader)) < 32 * 1024 * 1024
+
+    async def main():
+        async with api_service(tmp_path) as api, AsyncExitStack() as stack:
+            batch = await api.finished(CONFIG)
+            record = (tmp_path / "state" / "batches" / batch / "results.jsonl").read_bytes()
+            _grow(api, tmp_path, batch, record, 64 * 1024 * 1024)
+            reader = await say(stack, api.port, get(f"/v1/batches/{batch}/results"))
+            received = await reader.readexactly(1000)
+            async with asyncio.timeout(20):
+                while api.connections > 1:  # noqa: ASYNC110  it is the service that cuts this one off
+                    await asyncio.sleep(0.05)
+            assert len(received + await ended(reader)) < 32 * 1024 * 1024
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
 
 
 def _grow(api, folder, batch, record, size):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
+import random
 import sqlite3
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -187,6 +189,35 @@ async def test_batches_that_can_not_go_on_fail_with_their_reason_and_no_others_d
         assert (await keeper.retry(taken)).state is State.QUEUED
         assert (await ended(keeper, taken)).state is State.DONE
     assert (folder / "taken.jsonl").exists()
+
+
+async def test_a_source_that_ends_early_fails_a_batch_that_goes_on_when_it_is_mended(origin, folder):
+    # What is wrong with it is too far within to be seen before it is read.
+    comments = "".join(f"# {random.randbytes(500).hex()}\n" for _ in range(2000))
+    rows = [f"{origin}/bytes/1?b={n}\n" for n in range(30)]
+    whole = gzip.compress("".join([*rows[:15], comments, *rows[15:]]).encode())
+    (folder / "a.txt").write_text("".join(f"{origin}/bytes/1?a={n}\n" for n in range(30)))
+    (folder / "b.txt.gz").write_bytes(whole[:-20])
+    async with keeping() as keeper:
+        batch_id = await submit(keeper, {"type": "file", "path": ["a.txt", "b.txt.gz"]})
+        view = await ended(keeper, batch_id)
+        assert view.state is State.FAILED
+        assert "b.txt.gz" in view.reason
+        assert 30 <= view.progress.outcomes["ok"] < 60
+        (folder / "b.txt.gz").write_bytes(whole)
+        await keeper.retry(batch_id)
+        view = await ended(keeper, batch_id)
+        assert (view.state, view.reason, view.progress.outcomes) == (State.DONE, None, {"ok": 60})
+        assert len({record["job_id"] for record in await records(keeper, batch_id)}) == 60
+
+
+async def test_a_sink_that_takes_nothing_more_fails_a_batch_and_no_other(origin, folder):
+    (folder / "full.db").symlink_to("/dev/full")
+    async with keeping(files="/") as keeper:
+        fine = await submit(keeper, slow(origin, 100))
+        broken = await submit(keeper, f"{origin}/bytes/1", sinks=[{"type": "sqlite", "path": "full.db"}])
+        assert (await ended(keeper, broken)).state is State.FAILED
+        assert (await ended(keeper, fine)).state is State.DONE
 
 
 async def test_a_deadline_fails_a_batch_that_can_be_gone_on_with(origin):
@@ -457,6 +488,18 @@ async def test_a_service_that_ends_lets_batches_go_on_when_it_is_back(origin):
         assert await keeper.close(5.0)
 
 
+async def test_what_is_paused_while_the_service_ends_stays_so(origin):
+    async with keeping() as keeper:
+        paused, cancelled = [await submit(keeper, slow(origin), limits={"concurrency": 5}) for _ in range(2)]
+        for batch_id in (paused, cancelled):
+            await until(keeper, batch_id, lambda view: view.progress.outcomes)
+        await keeper.pause(paused)
+        await keeper.cancel(cancelled)
+        assert await keeper.close(5.0)
+    async with keeping() as keeper:
+        assert [keeper.get(one).state for one in (paused, cancelled)] == [State.PAUSED, State.CANCELLED]
+
+
 async def test_who_does_not_end_in_time_is_cut_off_and_goes_on_later(origin):
     async with keeping(shutdown_timeout="1h") as keeper:
         batch_id = await submit(keeper, slow(origin, 20), f"{origin}/delay/3/bytes/1?n={{1..4}}", shutdown_timeout="1h")
@@ -570,6 +613,7 @@ async def test_an_upload_is_not_lost_if_its_submission_is_broken_off(origin, fol
             with pytest.raises(StateError):
                 await submit(keeper, upload=upload, batch_id="mine")
         assert upload.exists()
+        assert list((folder / "state/service/batches").iterdir()) == []
         await submit(keeper, upload=upload, batch_id="mine")
         assert not upload.exists()
         assert (await ended(keeper, "mine")).progress.outcomes == {"ok": 1}

@@ -159,6 +159,21 @@ async def test_a_server_that_falls_silent(nats, made, stream):
     assert await arrived(nats, stream) == ["0:1", "0:2"]
 
 
+async def test_a_server_that_falls_silent_is_given_up_however_much_is_to_be_sent(nats, made):
+    """More than all buffers between here and there take: a publish must not wait for what nobody reads."""
+    sink = made(timeout=1.0)
+    await opened(sink)
+    large = [one for n in range(8) for one in results(n, body=b"x" * (MAX_PAYLOAD - 100_000))]
+    nats.freeze()
+    try:
+        with pytest.raises(SinkError, match="no acknowledgement within 1 s") as failure:
+            await sink.write(large)
+        assert failure.value.retryable
+    finally:
+        nats.resume()
+    await sink.write(large[:1])
+
+
 async def test_a_stream_that_was_deleted_is_waited_for(nats, made, stream):
     sink = made()
     await opened(sink)

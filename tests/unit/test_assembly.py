@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from fetcher.assembly import Batch, plan
-from fetcher.config.model import Config, sink_fingerprints
+from fetcher.config.model import Config, fingerprint, sink_fingerprints
 from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
 from fetcher.model import Outcome, Result
 from fetcher.pipeline.outlet import Batching, Plan
@@ -187,6 +187,74 @@ def test_a_sink_is_known_by_type_path_and_format():
     same = [{"type": "file", "path": "a.jsonl"}, {"type": "file", "path": "a.jsonl", "format": "jsonl"}]
     assert {known(sink) for sink in [*same, same[0] | {"if_exists": "append"}]} == {known("a.jsonl")}
     assert len({known("a.jsonl"), known("b.jsonl"), known("-")}) == 3
+
+
+ELSEWHERE = [
+    {"type": "webhook", "url": "http://h/a?k=1"},
+    {"type": "webhook", "url": "http://h/b?k=1"},
+    {"type": "webhook", "url": "http://h/a?k=2"},
+    {"type": "redis", "url": "redis://h", "stream": "s"},
+    {"type": "redis", "url": "redis://h/1", "stream": "s"},
+    {"type": "redis", "url": "redis://h", "stream": "t"},
+    {"type": "nats", "servers": ["nats://h"], "stream": "s", "subject": "x"},
+    {"type": "nats", "servers": ["nats://h"], "stream": "s", "subject": "y"},
+    {"type": "nats", "servers": ["nats://i"], "stream": "s", "subject": "x"},
+    {"type": "postgres", "dsn": "postgresql://u:p@h/d"},
+    {"type": "postgres", "dsn": "postgresql://u:p@i/d"},
+    {"type": "postgres", "dsn": "postgresql://u:p@h/e"},
+    {"type": "postgres", "dsn": "postgresql://u:p@h/d", "table": "other"},
+    {"type": "postgres", "dsn": "postgresql://u:p@h/d", "schema": "other"},
+    {"type": "postgres", "dsn": "postgresql:///d?host=/run/pg"},
+]
+
+
+def test_a_sink_elsewhere_is_known_by_its_place_and_not_by_who_asks():
+    prints = [sink_fingerprints(config(sink))[0] for sink in ELSEWHERE]
+    assert len(set(prints)) == len(ELSEWHERE)
+    same = [
+        ELSEWHERE[0] | {"secret": "new", "timeout": "1s"},
+        {"type": "redis", "url": "redis://H:6379/0", "stream": "s", "password": "p"},
+        {"type": "nats", "servers": ["nats://h:4222"], "stream": "s", "subject": "x", "token": "t"},
+        {"type": "postgres", "dsn": "postgres://other:new@H:5432/d?sslmode=require"},
+    ]
+    known = [prints[ELSEWHERE.index(sink)] for sink in (ELSEWHERE[0], ELSEWHERE[3], ELSEWHERE[6], ELSEWHERE[9])]
+    assert [sink_fingerprints(config(sink))[0] for sink in same] == known
+
+
+def test_a_source_that_is_a_database_is_known_by_its_place_and_not_by_who_asks():
+    def known(dsn):
+        return fingerprint(config("a.jsonl", source={"type": "postgres", "query": "SELECT 1 AS url", "dsn": dsn}))
+
+    first = known("postgresql://u:p@h/d")
+    assert first == known("postgres://other:new@H:5432/d")
+    assert len({first, known("postgresql://u:p@i/d"), known("postgresql://u:p@h/e")}) == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"stages": ["status == 200"]},
+        {"stages": [{"type": "select", "drop": ["body"]}]},
+        {"sinks": [{"type": "file", "path": "a.jsonl", "where": "status == 200"}]},
+        {"sinks": [{"type": "file", "path": "a.jsonl", "drop": ["body"]}]},
+        {"sinks": [{"type": "file", "path": "a.jsonl", "select": ["url"]}]},
+    ],
+)
+async def test_an_unfinished_run_goes_on_with_the_same_records_only(opened, folder, other):
+    await finish(await opened(config("a.jsonl")), b"1\n")
+    # An end is an end: what comes next may be as it likes.
+    await opened(config(*other.get("sinks", ["a.jsonl"]), stages=other.get("stages", [])))
+    assert (folder / "a.jsonl").read_bytes() == b""
+    (folder / "a.jsonl").write_bytes(b"tail")
+    with pytest.raises(ConfigError, match=r"the stages, or the where, select or drop of a sink, of 'batch' are not"):
+        await opened(config("a.jsonl"))
+    assert (folder / "a.jsonl").read_bytes() == b"tail"
+
+
+async def test_an_unfinished_run_of_a_version_that_knew_less_goes_on(opened):
+    batch = await opened(config("a.jsonl"))
+    batch._queue._connection().execute("DELETE FROM marks WHERE name = 'records'")
+    assert (await opened(config("a.jsonl"))).resumed
 
 
 # Sinks that are not required

@@ -30,7 +30,7 @@ def test_a_secret_is_shown_nowhere():
     ("value", "words"),
     [
         ({"file": "/nowhere/token"}, "its file '/nowhere/token' can not be read: No such file or directory"),
-        ({"env": "NOT_SET_IN_ANY_TEST"}, "is empty where it is kept"),
+        ({"env": "NOT_SET_IN_ANY_TEST"}, "the environment variable NOT_SET_IN_ANY_TEST is not set"),
         ({"env": "A", "file": "b"}, "should be a text, {file: path} or {env: NAME}"),
         ({"file": 5}, "should be a text, {file: path} or {env: NAME}"),
         ({}, "should be a text, {file: path} or {env: NAME}"),

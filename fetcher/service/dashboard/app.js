@@ -11,14 +11,17 @@ import {brief, clock, count, counted, number, rate, share, size, visible} from "
 
 const by = (id) => document.getElementById(id);
 const MOMENTS = 300;
-const STATES = {ready: ["\u2713 ready", "good"], starting: ["\u25cb starting", "quiet"], draining: ["\u2016 draining", "pause"]};
+const STATES = {
+  ready: ["\u2713 ready", "good"], starting: ["\u25cb starting", "quiet"], draining: ["\u2016 draining", "pause"],
+};
 const ORDER = ["running", "queued", "paused", "failed", "cancelled", "done"];
 const ACTIVE = new Set(["running", "queued", "paused"]);
 
 let moments = [];
 
 const throughput = new Chart({
-  title: "Throughput", write: rate, tick: number, least: 10, lines: [{name: "jobs", tone: "run", of: (moment) => moment.rate}],
+  title: "Throughput", write: rate, tick: number, least: 10,
+  lines: [{name: "jobs", tone: "run", of: (moment) => moment.rate}],
 });
 const flight = new Chart({
   title: "In flight", write: number, least: 4, bound: (moment) => moment.concurrency ?? null,
@@ -33,7 +36,8 @@ const latency = new Chart({
   ],
 });
 const received = new Chart({
-  title: "Received", base: 1024, write: (value) => `${size(value)}/s`, tick: (value) => (value ? size(value) : "0"), least: 1024,
+  title: "Received", base: 1024, least: 1024,
+  write: (value) => `${size(value)}/s`, tick: (value) => (value ? size(value) : "0"),
   lines: [{name: "bytes", tone: "run", of: (moment) => moment.wire_rate}],
 });
 by("charts").append(throughput.node, flight.node, latency.node, received.node);
@@ -46,7 +50,7 @@ function charts(snapshot) {
   const total = Object.values(snapshot.outcomes).reduce((sum, each) => sum + each, 0);
   throughput.update(moments, rate(jobs), `${counted(total, "job")} ended`);
   flight.update(moments, count(in_flight), `at most ${count(concurrency)}`);
-  latency.update(moments, brief(late.p50), `p90 ${brief(late.p90)}, p99 ${brief(late.p99)}`);
+  latency.update(moments, brief(late.p50), late.p50 === null ? "" : `p90 ${brief(late.p90)}, p99 ${brief(late.p99)}`);
   received.update(moments, `${size(wire_rate)}/s`, "before decoding");
 }
 
@@ -55,12 +59,20 @@ function ordered(batches) {
   return [...batches].sort((one, other) => place(one) - place(other) || (one.created_at < other.created_at ? 1 : -1));
 }
 
+/** Say how a batch is submitted from a shell. */
+function command() {
+  const token = hasToken() ? '-H "Authorization: Bearer $TOKEN" ' : "";
+  const url = new URL("v1/batches", document.baseURI);
+  return `curl ${token}-H "Content-Type: text/plain" --data-binary @urls.txt \\\n  ${url}`;
+}
+
 function batches(items, states) {
   const total = Object.values(states).reduce((sum, each) => sum + each, 0);
   const active = [...ACTIVE].reduce((sum, name) => sum + (states[name] ?? 0), 0);
   const part = total > items.length ? `; these are ${count(items.length)} of them` : "";
   put(by("batches-note"), items.length ? `${count(active)} active, ${count(total - active)} ended${part}` : "");
   show(by("nothing"), items.length === 0);
+  put(by("curl"), command());
   show(by("rows"), items.length > 0);
   follow(by("rows"), ordered(items), (batch) => batch.id, row, by("batches"));
 }
@@ -136,5 +148,4 @@ const stream = new Stream({
 
 lost.querySelector("button").addEventListener("click", () => stream.hurry());
 addEventListener("online", () => stream.hurry());
-by("curl").textContent = `curl -H "Content-Type: text/plain" --data-binary @urls.txt \\\n  ${new URL("v1/batches", document.baseURI)}`;
 stream.run();

@@ -5,14 +5,22 @@ import {el, follow, mark, put, show} from "./dom.js";
 import {brief, clock, count, counted, date, rate, share, shortened, size, visible} from "./text.js";
 
 const OUTCOMES = ["ok", "failed", "skipped"];
-const SIGNS = {queued: "\u25cb", running: "\u25b6", paused: "\u2016", done: "\u2713", failed: "\u2715", cancelled: "\u2298"};
+const SIGNS = {
+  queued: "\u25cb", running: "\u25b6", paused: "\u2016", done: "\u2713", failed: "\u2715", cancelled: "\u2298",
+};
 const TONES = {queued: "quiet", running: "run", paused: "pause", done: "good", failed: "bad", cancelled: "quiet"};
 const ACTIONS = {
   pause: {title: "Pause", states: ["running", "queued"]},
   resume: {title: "Resume", states: ["paused"]},
-  cancel: {title: "Cancel", states: ["running", "queued", "paused"], sure: "Its jobs that have not ended will not be fetched. What it has fetched stays."},
+  cancel: {
+    title: "Cancel", states: ["running", "queued", "paused"],
+    sure: "Its jobs that have not ended will not be fetched. What it has fetched stays.",
+  },
   retry: {title: "Retry", states: ["failed", "cancelled", "done"]},
-  delete: {title: "Delete", states: ["failed", "cancelled", "done"], sure: "The batch goes, and its results with it. Files elsewhere stay."},
+  delete: {
+    title: "Delete", states: ["failed", "cancelled", "done"],
+    sure: "The batch goes, and its results with it. Files elsewhere stay.",
+  },
 };
 const opened = new Set();
 const busy = new Set();
@@ -22,8 +30,8 @@ function ended(progress) {
   return OUTCOMES.reduce((sum, outcome) => sum + (progress.outcomes[outcome] ?? 0), 0);
 }
 
-/** Do what a button says, and say what came of it. */
-async function act(name, batch, again) {
+/** Do what a button says, and say what came of it. `show` shows the batch anew, and as it is then if that is known. */
+async function act(name, batch, show) {
   const {title, sure: text} = ACTIONS[name];
   const shown = visible(batch.id);
   if (busy.has(batch.id)) {
@@ -33,11 +41,14 @@ async function act(name, batch, again) {
     return;
   }
   busy.add(batch.id);
-  again();
+  show();
   const path = `v1/batches/${encodeURIComponent(batch.id)}`;
+  let latest;
   try {
     const answer = await (name === "delete" ? ask("DELETE", path) : ask("POST", `${path}/${name}`));
     say(done(name, shown, answer, batch));
+    // The next event comes in a second, which is long for somebody who has pressed a button.
+    latest = answer?.id === batch.id ? answer : undefined;
   } catch (error) {
     if (error instanceof Refused && error.status === 401) {
       await askForToken(error.message);
@@ -46,83 +57,97 @@ async function act(name, batch, again) {
     }
   } finally {
     busy.delete(batch.id);
-    again();
+    show(latest);
   }
 }
 
 function done(name, shown, answer, batch) {
   const words = {pause: "is being paused", resume: "goes on", cancel: "is being cancelled", delete: "was deleted"};
   if (name === "retry") {
-    return answer.id === batch.id ? `${shown} goes on` : `What failed of ${shown} is tried again as ${visible(answer.id)}`;
+    const isNew = answer.id !== batch.id;
+    return isNew ? `What failed of ${shown} is tried again as ${visible(answer.id)}` : `${shown} goes on`;
   }
   return `${shown} ${words[name]}`;
 }
 
+/** The row of a batch, which opens to show more of it. */
+class Row {
+  #batch;
+  #detail = null;
+  #name = el("button", {type: "button", className: "name"});
+  #pill = el("span", {className: "pill"});
+  #id = el("span", {className: "faint id"});
+  #bar = new Bar();
+  #numbers = el("dl", {className: "numbers"});
+  #buttons = el("div", {className: "buttons"});
+  #reason = el("p", {className: "reason", hidden: true});
+  #more = el("div", {className: "detail", hidden: true});
+
+  constructor(batch) {
+    const title = el("div", {className: "title"}, this.#name, this.#pill, this.#id);
+    this.node = el(
+      "article", {className: "batch"}, title, this.#buttons, this.#bar.node, this.#numbers, this.#reason, this.#more,
+    );
+    this.#more.id = `batch-${encodeURIComponent(batch.id)}`;
+    mark(this.#name, "aria-controls", this.#more.id);
+    this.#name.addEventListener("click", () => this.#toggle());
+  }
+
+  update(batch) {
+    this.#batch = batch;
+    const name = visible(batch.name);
+    put(this.#name, shortened(name, 60), name);
+    put(this.#id, batch.id === batch.name ? "" : visible(batch.id));
+    put(this.#pill, `${SIGNS[batch.state]} ${batch.state}`);
+    mark(this.#pill, "data-tone", TONES[batch.state]);
+    mark(this.node, "data-state", batch.state);
+    this.#bar.update(batch);
+    facts(this.#numbers, figures(batch));
+    follow(this.#buttons, possible(batch), (action) => action, (action) => this.#button(action));
+    put(this.#reason, batch.reason === null ? "" : visible(batch.reason));
+    show(this.#reason, batch.reason !== null);
+    this.#open(opened.has(batch.id));
+  }
+
+  #open(isOpen) {
+    mark(this.#name, "aria-expanded", isOpen);
+    show(this.#more, isOpen);
+    if (isOpen) {
+      (this.#detail ??= new Detail(this.#more)).update(this.#batch);
+    }
+  }
+
+  #toggle() {
+    if (!opened.delete(this.#batch.id)) {
+      opened.add(this.#batch.id);
+    }
+    this.update(this.#batch);
+  }
+
+  #button(action) {
+    const press = () => act(action, this.#batch, (batch = this.#batch) => this.update(batch));
+    const node = el("button", {type: "button", className: "small", onclick: press}, ACTIONS[action].title);
+    return {
+      node,
+      update: () => {
+        mark(node, "aria-label", `${ACTIONS[action].title} ${visible(this.#batch.id)}`);
+        // Not `disabled`, which would take the focus away.
+        mark(node, "aria-disabled", busy.has(this.#batch.id) ? "true" : null);
+      },
+    };
+  }
+}
+
 /** Make the row of a batch. */
 export function row(batch) {
-  const id = `batch-${encodeURIComponent(batch.id)}`;
-  const name = el("button", {type: "button", className: "name", ariaExpanded: "false"});
-  const pill = el("span", {className: "pill"});
-  const label = el("span", {className: "faint id"});
-  const bar = new Bar();
-  const numbers = el("dl", {className: "numbers"});
-  const buttons = el("div", {className: "buttons"});
-  const reason = el("p", {className: "reason", hidden: true});
-  const detail = el("div", {className: "detail", id, hidden: true});
-  const node = el(
-    "article", {className: "batch"},
-    el("div", {className: "title"}, name, pill, label), buttons, bar.node, numbers, reason, detail,
-  );
-  mark(name, "aria-controls", id);
-  let latest = batch;
-  let shownDetail = null;
-  const update = (item) => {
-    latest = item;
-    const shown = visible(item.name);
-    const isOpen = opened.has(item.id);
-    put(name, shortened(shown, 60), shown);
-    mark(name, "aria-expanded", isOpen);
-    put(pill, `${SIGNS[item.state]} ${item.state}`);
-    mark(pill, "data-tone", TONES[item.state]);
-    mark(node, "data-state", item.state);
-    put(label, item.id === item.name ? "" : visible(item.id));
-    bar.update(item);
-    facts(numbers, figures(item));
-    follow(buttons, possible(item), (action) => action, (action) => button(action, () => latest, () => update(latest)));
-    put(reason, item.reason === null ? "" : visible(item.reason));
-    show(reason, item.reason !== null);
-    show(detail, isOpen);
-    if (isOpen) {
-      (shownDetail ??= new Detail(detail)).update(item);
-    }
-  };
-  name.addEventListener("click", () => {
-    if (!opened.delete(latest.id)) {
-      opened.add(latest.id);
-    }
-    update(latest);
-  });
-  return {node, update};
+  return new Row(batch);
 }
 
 function possible(batch) {
-  return Object.keys(ACTIONS).filter((action) => ACTIONS[action].states.includes(batch.state) && (action !== "retry" || retryable(batch)));
-}
-
-function retryable(batch) {
-  return batch.state !== "done" || (batch.progress.outcomes.failed ?? 0) > 0;
-}
-
-function button(action, batch, again) {
-  const node = el("button", {type: "button", className: "small", onclick: () => act(action, batch(), again)}, ACTIONS[action].title);
-  return {
-    node,
-    update: () => {
-      mark(node, "aria-label", `${ACTIONS[action].title} ${visible(batch().id)}`);
-      // Not `disabled`, which would take the focus away.
-      mark(node, "aria-disabled", busy.has(batch().id) ? "true" : null);
-    },
-  };
+  const hasFailures = (batch.progress.outcomes.failed ?? 0) > 0;
+  const names = Object.keys(ACTIONS).filter((action) => ACTIONS[action].states.includes(batch.state));
+  // Of what is done, there is nothing to be tried again but what has failed.
+  return names.filter((action) => action !== "retry" || batch.state !== "done" || hasFailures);
 }
 
 /** Show [name, value] as a list of facts. */

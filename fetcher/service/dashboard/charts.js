@@ -37,8 +37,11 @@ function ago(seconds) {
 }
 
 /**
- * A chart; of several lines it has a key to tell them apart. `title`; `lines`: [{name, tone, of(moment)}]; `write(value)` writes a value, `tick(value)` one at the axis; `bound(moment)`, if given, is the
- * most that there can be, drawn as a dashed line; `least`: the axis reaches at least so far.
+ * A chart; of several lines it has a key to tell them apart.
+ *
+ * `title`; `lines`: [{name, tone, of(moment)}]; `write(value)` writes a value, `tick(value)` one at the axis; `base`
+ * 1024 rounds the axis as it is done with bytes; `bound(moment)`, if given, is the most that there can be, drawn as a
+ * dashed line; `least`: the axis reaches at least so far.
  */
 export class Chart {
   #options;
@@ -59,11 +62,10 @@ export class Chart {
       mark(key, "data-tone", tone);
       return key;
     });
-    this.node = el(
-      "article", {className: "card chart"},
-      el("div", {className: "head"}, el("h2", {}, options.title), several ? el("span", {className: "faint"}, ...keys) : this.#more),
-      el("div", {className: "now"}, this.#big, ...(several ? [this.#more] : [])), box,
-    );
+    const aside = several ? el("span", {className: "faint"}, ...keys) : this.#more;
+    const head = el("div", {className: "head"}, el("h2", {}, options.title), aside);
+    const now = el("div", {className: "now"}, this.#big, ...(several ? [this.#more] : []));
+    this.node = el("article", {className: "card chart"}, head, now, box);
     new ResizeObserver(([entry]) => {
       this.#width = Math.floor(entry.contentRect.width);
       this.#draw();

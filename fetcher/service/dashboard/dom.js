@@ -58,7 +58,8 @@ export function show(node, shown) {
 
 /**
  * Keep the children of a node in step with a list. `key` names an item; `make` returns {node, update(item)} for a new
- * one. What is there stays there, and what has the focus keeps it even if it has to be moved; if it goes, `heir` gets it.
+ * one. What is there stays there, and what has the focus keeps it even if it has to be moved; `heir` gets the focus of
+ * what goes, or else the first button.
  */
 export function follow(parent, items, key, make, heir = null) {
   const parts = (parent.parts ??= new Map());

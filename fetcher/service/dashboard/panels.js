@@ -52,21 +52,26 @@ const BREAKERS = {closed: "\u2713 closed", paused: "\u2016 paused", down: "\u271
 // A rest that is longer than the interval is worth a word; the other is how a rate is kept.
 const rests = (host) => host.rests > Math.max(1, host.interval);
 
+const slowed = (host) => host.limit < host.configured;
+
 const HOSTS = [
   {name: "Host", of: (host) => name(host.host, 44), kind: "url"},
   {name: "In flight", of: (host) => count(host.in_flight), kind: "figure"},
   {
-    name: "Limit", kind: "figure", tone: (host) => (host.limit < host.configured ? "warn" : null),
-    of: (host) => [
-      host.limit < host.configured ? `\u2193 ${count(host.limit)} of ${count(host.configured)}` : count(host.configured),
-      host.limit < host.configured ? "asked for less, as it has shown signs of overload" : "",
-    ],
+    name: "Limit", kind: "figure", tone: (host) => (slowed(host) ? "warn" : null),
+    of: (host) => {
+      const [limit, configured] = [count(host.limit), count(host.configured)];
+      return slowed(host) ? [`\u2193 ${limit} of ${configured}`, "asked for less than it could be"] : configured;
+    },
   },
   {name: "Waiting", of: (host) => count(host.waiting), kind: "figure"},
   {name: "Latency", of: (host) => brief(host.latency), kind: "figure"},
   {name: "Interval", of: (host) => (host.interval ? brief(host.interval) : DASH), kind: "figure"},
   {name: "Crawl delay", of: (host) => (host.crawl_delay ? brief(host.crawl_delay) : DASH), kind: "figure"},
-  {name: "Rests", of: (host) => (rests(host) ? clock(host.rests) : DASH), kind: "figure", tone: (host) => (rests(host) ? "warn" : null)},
+  {
+    name: "Rests", kind: "figure", tone: (host) => (rests(host) ? "warn" : null),
+    of: (host) => (rests(host) ? clock(host.rests) : DASH),
+  },
   {
     name: "Breaker", of: (host) => BREAKERS[host.breaker],
     tone: (host) => ({closed: null, paused: "warn", down: "bad"})[host.breaker],
@@ -80,7 +85,8 @@ const SINKS = [
     name: "State", tone: (sink) => (sink.trouble === null ? null : "bad"),
     of: (sink) => {
       if (sink.trouble !== null) {
-        return [`\u2715 for ${clock(sink.trouble_seconds)}: ${shortened(visible(sink.trouble), 80)}`, visible(sink.trouble)];
+        const trouble = visible(sink.trouble);
+        return [`\u2715 for ${clock(sink.trouble_seconds)}: ${shortened(trouble, 80)}`, trouble];
       }
       return sink.writing ? "\u25b6 writing" : "\u2713 idle";
     },
@@ -88,19 +94,25 @@ const SINKS = [
   },
   {name: "Lag", of: (sink) => count(sink.lag), kind: "figure"},
   {name: "Errors", of: (sink) => count(sink.errors), kind: "figure", tone: (sink) => (sink.errors ? "warn" : null)},
-  {name: "Dead letters", of: (sink) => count(sink.dead_letters), kind: "figure", tone: (sink) => (sink.dead_letters ? "bad" : null)},
+  {
+    name: "Dead letters", kind: "figure", tone: (sink) => (sink.dead_letters ? "bad" : null),
+    of: (sink) => count(sink.dead_letters),
+  },
 ];
 
-const hosts = new Table(by("hosts").querySelector(".wide"), HOSTS, (host) => host.host, "No host is being fetched from.");
+const hosts = new Table(
+  by("hosts").querySelector(".wide"), HOSTS, (host) => host.host, "No host is being fetched from.",
+);
 const sinks = new Table(
-  by("sinks").querySelector(".wide"), SINKS, (sink) => `${sink.batch}\n${sink.sink}`, "No batch is running, so no sink is open.",
+  by("sinks").querySelector(".wide"), SINKS, (sink) => `${sink.batch}\n${sink.sink}`,
+  "No batch is running, so no sink is open.",
 );
 
 /** Show what a snapshot says. */
 export function update(snapshot) {
   hosts.update(snapshot.hosts);
-  const more = snapshot.hosts_total - snapshot.hosts.length;
-  put(by("hosts-note"), more > 0 ? `the ${snapshot.hosts.length} busiest and those in trouble, of ${count(snapshot.hosts_total)}` : "");
+  const [shown, total] = [snapshot.hosts.length, snapshot.hosts_total];
+  put(by("hosts-note"), total > shown ? `${shown} of ${count(total)}: the busiest, and those in trouble` : "");
   sinks.update(snapshot.sinks);
   failures(snapshot.failures);
   why(snapshot.why);
@@ -108,7 +120,8 @@ export function update(snapshot) {
 
 function failures(items) {
   put(by("failures-note"), items.length ? `the latest ${items.length}` : "none since the service was started");
-  follow(by("failed"), items, (failure) => [failure.at, failure.batch, failure.url, failure.kind].join("\n"), failureItem);
+  const key = ({at, batch, url, kind}) => [at, batch, url, kind].join("\n");
+  follow(by("failed"), items, key, failureItem);
 }
 
 function failureItem() {

@@ -73,7 +73,8 @@ function content() {
     throw new Refused("Choose a file.", 0);
   }
   if (type === undefined) {
-    throw new Refused(`What ${visible(file.name)} is can not be told by its name: it should end with .${Object.keys(TYPES).join(", .")}.`, 0);
+    const endings = Object.keys(TYPES).map((ending) => `.${ending}`).join(", ");
+    throw new Refused(`The name of ${visible(file.name)} should say what is in it: it should end with ${endings}.`, 0);
   }
   return [type, file];
 }

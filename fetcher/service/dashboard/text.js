@@ -1,14 +1,15 @@
 // Numbers as people read them, and foreign text as text.
 
-// What can not be seen, or turns the direction of what follows: shown as an escape, so that a URL is what it looks like.
-const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+// What can not be seen, or turns the direction of what follows, is shown as an escape: control characters, those that
+// format, and halves of surrogate pairs. So a URL is what it looks like.
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 const DASH = "\u2013";
 
 /** Return foreign text with nothing in it that can not be seen. */
 export function visible(text) {
   return String(text ?? "").replace(UNSEEN, (sign) => {
-    const code = sign.charCodeAt(0);
-    return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
+    const code = sign.codePointAt(0).toString(16);
+    return code.length <= 2 ? `\\x${code.padStart(2, "0")}` : `\\u${code.padStart(4, "0")}`;
   });
 }
 
@@ -37,7 +38,7 @@ export function number(value) {
   if (value >= 10 || value === 0) {
     return WHOLE.format(value);
   }
-  return value >= 1 ? value.toFixed(1) : value.toFixed(2);
+  return value >= 1 ? value.toFixed(1).replace(/\.0$/, "") : value.toFixed(2);
 }
 
 /** Write a rate per second. */

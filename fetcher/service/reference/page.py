@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import escape
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def render(document: Mapping[str, Any]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(info["title"])} API</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs/style.css">
 </head>
 <body>
@@ -94,11 +97,13 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _bodies(operation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        example = (
-            f"<pre tabindex='0'><code>{escape(str(content['example']))}</code></pre>" if "example" in content else ""
-        )
-        yield _code(media_type), _prose(content["schema"].get("description", "")) + example
+    contents = operation.get("requestBody", {}).get("content", {})
+    # Types that mean the same stand beside each other.
+    for content, same in groupby(contents, contents.__getitem__):
+        example = content.get("example", "")
+        text = example if isinstance(example, str) else json.dumps(example)
+        shown = f"<pre tabindex='0'><code>{escape(text)}</code></pre>" if text else ""
+        yield "<br>".join(map(_code, same)), _prose(content["schema"].get("description", "")) + shown
 
 
 def _answers(operation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

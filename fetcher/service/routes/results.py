@@ -6,11 +6,10 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 from aiohttp import web
 from pydantic import Field
 
-from fetcher.errors import CursorError, ErrorKind
+from fetcher.errors import ErrorKind
 from fetcher.model import Outcome
 from fetcher.service.operations import WHOLE, Operation, Query, Reply
 from fetcher.service.problems import ProblemError
@@ -26,8 +25,6 @@ NEXT = "Fetcher-Next-Cursor"
 PAGE_BYTES = 4 * 1024 * 1024
 """A page ends after so many bytes, if not before by its ``limit``."""
 _MOST_CURSOR = 10**18
-
-log = structlog.get_logger()
 
 
 class ResultsQuery(Query):
@@ -85,15 +82,12 @@ async def _page(
 ) -> web.StreamResponse:
     """Answer with a few records, which are few enough to be held."""
     page = bytearray()
-    try:
-        async with aclosing(parts) as reading:  # type: ignore[type-var]
-            async for lines, after in reading:
-                page += lines
-                cursor = after
-                if len(page) >= PAGE_BYTES:
-                    break
-    except CursorError as error:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, str(error)) from error
+    async with aclosing(parts) as reading:  # type: ignore[type-var]
+        async for lines, after in reading:
+            page += lines
+            cursor = after
+            if len(page) >= PAGE_BYTES:
+                break
     headers = {NEXT: str(cursor)}
     if cursor < end:
         headers["Link"] = f'<{request.rel_url.update_query(cursor=cursor)}>; rel="next"'
@@ -104,27 +98,12 @@ async def _stream(request: web.Request, end: int, parts: AsyncIterator[tuple[byt
     """Answer with all records up to the end that was known at the beginning, as fast as the client takes them."""
     response = web.StreamResponse(headers={NEXT: str(end)})
     response.content_type = MEDIA_TYPE
-    try:
-        async with aclosing(parts) as reading:  # type: ignore[type-var]
-            first = await anext(reading, None)
-            await response.prepare(request)
-            if first is not None:
-                await response.write(first[0])
-            async for lines, _ in reading:
-                await response.write(lines)
-    except CursorError as error:
-        if not response.prepared:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, str(error)) from error
-        _break_off(request, error)
-    except OSError as error:
-        if isinstance(error, ConnectionError) or not response.prepared:
-            raise
-        _break_off(request, error)
+    async with aclosing(parts) as reading:  # type: ignore[type-var]
+        # A cursor that is none is found before the answer has begun.
+        first = await anext(reading, None)
+        await response.prepare(request)
+        if first is not None:
+            await response.write(first[0])
+        async for lines, _ in reading:
+            await response.write(lines)
     return response
-
-
-def _break_off(request: web.Request, error: Exception) -> None:
-    """End an answer that has begun in a way that nobody can take for its end."""
-    log.error("api_results_broken_off", path=request.path[:200], reason=str(error))
-    if request.transport is not None:
-        request.transport.abort()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from fetcher.service.models import FailureList, HostList, SinkList, Snapshot, Why
+from fetcher.service.models import FailureList, HostList, ScheduleList, SinkList, Snapshot, Why
 from fetcher.service.operations import Operation, Reply, reply_json
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ def operations(desk: Desk) -> list[Operation]:
 
     async def events(request: web.Request, _: None) -> web.StreamResponse:
         return await desk.events.handle(request, desk.snapshot, desk.history)
+
+    async def schedules(_: web.Request, __: None) -> web.Response:
+        return reply_json(desk.schedules())
 
     def of_snapshot(
         name: str, path: str, summary: str, model: type[BaseModel], part: Callable[[Snapshot], BaseModel]
@@ -63,5 +66,14 @@ def operations(desk: Desk) -> list[Operation]:
             "The jobs that failed last",
             FailureList,
             lambda now: FailureList(failures=now.failures),
+        ),
+        Operation(
+            "listSchedules",
+            "GET",
+            "/v1/schedules",
+            "What is submitted again and again",
+            schedules,
+            (Reply(200, "The schedules, with their last and next times.", model=ScheduleList),),
+            TAG,
         ),
     ]

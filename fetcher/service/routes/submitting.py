@@ -84,13 +84,12 @@ class Submission:
 
 def operation(desk: Desk, reception: Reception) -> Operation:
     """Return how a batch is submitted."""
-    settings = desk.config.service
 
     async def handle(request: web.Request, query: UploadQuery) -> web.Response:
         batch_id = idempotency.batch_id(request, request[CALLER].name)
         repeated = batch_id is not None and desk.keeper.find(batch_id) is not None
         async with AsyncExitStack() as stack:
-            submission = await _receive(request, query, settings, reception, stack)
+            submission = await _receive(request, query, desk.config.service, reception, stack)
             view = await _submit(desk.keeper, submission, batch_id)
         request[SUBJECT] = view.id
         status = HTTPStatus.OK if repeated else HTTPStatus.CREATED

@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 from fetcher import registry
 from fetcher.config import Config, FailureLimit, fingerprint, json_schema, load, parse_failures
 from fetcher.config.document import parse
-from fetcher.config.problems import ConfigProblems, dotted, schemas_at, shown, translate
+from fetcher.config.problems import _IN_WORDS, ConfigProblems, dotted, schemas_at, shown, translate
 from fetcher.engine.breaker import BreakerSettings
 from fetcher.errors import ConfigError
 from fetcher.settings import Settings
@@ -619,3 +619,26 @@ def test_an_installed_part_is_as_good_as_a_built_in_one(loaded, problems, monkey
 
 class PluginConfig(Settings):
     type: str = "plugin"
+
+
+def test_the_patterns_that_have_words_are_those_of_configs():
+    text = json.dumps(json_schema())
+    assert all(json.dumps(pattern)[1:-1] in text for pattern in _IN_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("stages=[decode]", "stages.0: is a condition, as a text is; write {type: decode} for the stage of that name"),
+        ("stages=[decod]", "write {type: decode} for the stage"),
+        ("stages=[Extract]", "write {type: extract} for the stage"),
+        ("stages=[statu]", "a record has no field 'statu'; did you mean 'status'?"),
+        ("sinks=[out/x.db]", "sinks.0: is no file of records; write {type: sqlite, path: out/x.db} for a database"),
+        ("sinks=[out/X.SQLITE3]", "write {type: sqlite, path: out/X.SQLITE3}"),
+    ],
+)
+def test_a_text_that_was_meant_in_another_way_is_told_how_it_is_written(tmp_path, setting, said):
+    (tmp_path / "a.yaml").write_text("sources: [urls.txt]\nsinks: [out.jsonl]\n")
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path / "a.yaml", [setting])
+    assert said in str(refused.value)

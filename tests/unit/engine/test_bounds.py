@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -159,6 +160,17 @@ def test_looks_forget_what_was_before_their_window():
         looks.add([Sample(allowed=1, reading=True)], now)
     assert [one.bound for one in looks.findings()] == [Bound.SOURCE]
     assert looks.seconds(11) == 10
+
+
+def test_looks_without_a_window_keep_the_sum_of_all_the_time():
+    looks = Looks(window=inf)
+    for now in range(1000):
+        hosts = [HeldBack(Bound.RATE, f"h{now}-{number}.test", 1) for number in range(50)]
+        looks.add([Sample(allowed=10, held_back=hosts, queued=1), Sample(allowed=10, reading=True)], now)
+    assert [(one.bound, pytest.approx(0.5)) for one in looks.findings()] == [(Bound.RATE, 0.5), (Bound.SOURCE, 0.5)]
+    assert looks.seconds(999) == 999
+    assert len(looks._buckets) == 1
+    assert len(looks._buckets[0][1]) < 100
 
 
 def test_looks_weigh_engines_by_their_slots():

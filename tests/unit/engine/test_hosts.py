@@ -499,3 +499,4 @@ def test_a_batch_may_have_other_limits_of_its_own_while_it_runs():
     alone.add(leased(*(("a", n) for n in range(50))), 0.0)
     alone.reconfigure(LimitSettings(concurrency=400, per_host={"concurrency": 20}), 0.0)
     assert (len(all_at(alone, 0.0)), alone.window) == (20, 3200)
+    assert alone.demand(0.0).per_host == 3200 * 20 // 400

@@ -10,9 +10,9 @@ from unit.engine.test_engine import NO_WAIT, Bench, ListSource, expected, jobs, 
 from fetcher.engine.hosts import Hosts
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.slots import Slots
-from fetcher.errors import ErrorKind, FetchError
+from fetcher.errors import ErrorKind, FetchError, SinkError
 from fetcher.model import Outcome
-from fetcher.testing import ok
+from fetcher.testing import MemorySink, ok
 
 
 class Process:
@@ -89,6 +89,19 @@ async def test_engines_that_wait_for_one_host_have_turns_by_weight(weight):
     await run
     first = process.log[:100]
     assert first.count(two.share) == pytest.approx(100 * weight / (1 + weight), abs=8)
+
+
+async def test_engines_that_wait_for_slots_have_them_by_weight():
+    process, gate = Process(concurrency=8, per_host={"concurrency": 50}), asyncio.Event()
+    one, two = process.bench(400, hosts=20, gate=gate), process.bench(400, hosts=20, weight=3.0, gate=gate)
+    for bench in (one, two):
+        take_time(bench.transport, 0.003)
+    run = asyncio.ensure_future(run_all(one, two))
+    await until(lambda: one.share.waiting and two.share.waiting)
+    gate.set()
+    await run
+    some = process.log[50:300]
+    assert some.count(two.share) / len(some) == pytest.approx(0.75, abs=0.05)
 
 
 async def test_a_small_batch_ends_long_before_a_large_one_that_began_before_it():
@@ -214,6 +227,24 @@ async def test_an_idle_engine_looks_again_at_the_time_that_another_has_changed(m
     await asyncio.wait_for(looked.wait(), 5)
     more.set()
     await run
+
+
+async def test_an_engine_that_fails_takes_no_other_with_it():
+    process, sink = Process(per_host={"concurrency": 2}), MemorySink()
+    sink.fail_with = "no room"
+    one, two = process.bench(3000, sink=sink), process.bench(300)
+    take_time(two.transport, 0.001)
+    runs = [asyncio.ensure_future(bench.run()) for bench in (one, two)]
+    await until(lambda: one.transport.jobs)
+    while not runs[0].done():
+        one.engine.look_again(ready=True)  # as another engine does at any moment
+        await asyncio.sleep(0)
+    with pytest.raises(SinkError, match="no room"):
+        await runs[0]
+    async with asyncio.timeout(10):
+        await runs[1]
+    assert two.ids == expected(300)
+    assert process.is_idle
 
 
 # While it runs

@@ -149,6 +149,22 @@ async def test_who_has_not_waited_for_long_has_saved_nothing_up():
         await each.stop()
 
 
+async def test_who_has_never_waited_has_saved_nothing_up_even_if_nobody_waits_when_it_comes():
+    slots, log = Slots(1), []
+    busy = Crowd(slots.share(), 3, log)
+    await rounds(slots, [busy], 100)
+    await busy.stop()
+    await busy.share.acquire()
+    late = Crowd(slots.share(), 3, log)
+    await settle()
+    more = Crowd(busy.share, 3, log)
+    await settle()
+    log.clear()
+    busy.share.release()
+    await rounds(slots, [late, more], 20)
+    assert 8 <= log.count(late) <= 13
+
+
 async def test_who_is_cancelled_while_waiting_costs_no_slot():
     slots = Slots(1)
     share, other = slots.share(), slots.share()

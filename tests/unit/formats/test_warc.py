@@ -176,6 +176,16 @@ def test_a_field_with_a_line_end_is_one_field():
     assert answer.body == b"real"
 
 
+@pytest.mark.parametrize("name", ["remote_ip", "http_version", "method", "content_encoding"])
+def test_a_stage_can_write_no_line_of_its_own_into_a_head(name):
+    clean, dirty = (
+        form().encode([Result(**ANSWERED | {"body": b"x", name: value})])
+        for value in ("a b", "a\r\nWARC-Evil: 1\r\n\r\nb")
+    )
+    assert b"\nWARC-Evil" not in dirty
+    assert dirty.count(b"\r\n") == clean.count(b"\r\n")
+
+
 def test_the_same_results_give_the_same_bytes():
     result = Result(**ANSWERED, headers=[], body=b"x")
     assert form("gzip").encode([result]) == form("gzip").encode([result])

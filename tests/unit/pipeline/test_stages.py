@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import msgspec
 import pytest
@@ -201,3 +202,40 @@ async def test_a_stage_at_work_is_named_for_who_asks_what_is_waited_for():
     gate.set()
     await running
     assert delivery.writing == set()
+
+
+async def test_a_call_that_does_not_return_costs_one_job_and_nobody_waits_for_it():
+    never, seen = threading.Event(), []
+
+    def hangs(result):
+        seen.append(result.job_id)
+        if result.job_id == "2":
+            never.wait()
+        return result
+
+    stage = Applied(hangs)
+    stage.timeout = 0.05
+    try:
+        staged = await Stages({"slow": stage}).run(results(5))
+    finally:
+        never.set()
+    assert [record.error_message for record in staged.records] == [
+        "stage slow: took longer than 0.05 s" if record.job_id == "2" else None for record in results(5)
+    ]
+    assert seen == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_call_that_does_not_return_can_be_cancelled():
+    begun, never = threading.Event(), threading.Event()
+
+    def hangs(result):
+        begun.set()
+        never.wait()
+        return result
+
+    running = asyncio.ensure_future(Stages({"slow": Applied(hangs)}).run(results(2)))
+    await asyncio.to_thread(begun.wait)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    never.set()

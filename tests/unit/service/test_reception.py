@@ -35,24 +35,24 @@ async def test_what_is_not_utf_8_is_named_by_its_line():
         await read_text(reader(b"a\n\xff\n"), 100)
 
 
-async def test_bytes_buy_time(monkeypatch):
-    monkeypatch.setattr(reception, "GRACE_SECONDS", 0.05)
-    monkeypatch.setattr(reception, "SLOWEST", 10)
-    left = [b"x" * 30, b"y", b""]
+def drip(size, count, seconds):
+    """Return a reader of chunks that come that late."""
+    left = [b"x" * size] * count
 
     async def read():
-        if len(left) == 1:
-            await asyncio.sleep(0.2)  # later than the grace, and earlier than what 31 bytes are worth
-        return left.pop(0)
+        await asyncio.sleep(seconds)
+        return left.pop() if left else b""
 
-    assert await read_text(read, 100) == "x" * 30 + "y"
+    return read
 
-    async def never():
-        await asyncio.Event().wait()
 
-    with pytest.raises(ProblemError) as refused:
-        await read_text(never, 100)
-    assert refused.value.status == 408
+async def test_bytes_buy_time_and_pauses_do_not(monkeypatch):
+    monkeypatch.setattr(reception, "GRACE_SECONDS", 0.3)
+    assert len(await read_text(drip(1_000, 4, 0.1), 10_000)) == 4_000
+    for late in (drip(1, 1_000, 0.05), drip(5_000, 2, 1.0)):
+        with pytest.raises(ProblemError) as refused:
+            await read_text(late, 10_000)
+        assert refused.value.status == 408
 
 
 async def test_a_file_is_ours_alone_and_goes_unless_it_is_moved(tmp_path):

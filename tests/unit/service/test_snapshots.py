@@ -10,7 +10,7 @@ import pytest
 
 from fetcher.engine.hosts import Hosts
 from fetcher.engine.limiter import LimitSettings
-from fetcher.errors import ErrorKind
+from fetcher.errors import ErrorKind, StateError
 from fetcher.model import Outcome, Result
 from fetcher.pipeline.outlet import Outlet, Plan, Trouble
 from fetcher.pipeline.tally import Kind, Tally
@@ -113,6 +113,29 @@ async def test_nothing_is_made_if_nobody_asks_but_the_past_is_kept():
         snapshots.tick()
     assert watched.looks == 0
     assert len(snapshots.history().moments) == 300
+
+
+async def test_who_looks_goes_on_though_the_catalogue_can_not_be_read_once(monkeypatch):
+    monkeypatch.setattr("fetcher.service.snapshots.BEAT", 0.01)
+    snapshots, watched, _ = made("a")
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    def publish(get):
+        told.put_nowait("asked")
+        told.put_nowait(get().state)
+
+    shown = watched.shown
+    monkeypatch.setattr(watched, "shown", lambda most: raise_once(watched, shown, most))
+    running = asyncio.create_task(snapshots.run(publish))
+    async with asyncio.timeout(10):
+        assert [await told.get() for _ in range(3)] == ["asked", "asked", "ready"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def raise_once(watched, shown, most):
+    watched.shown = shown
+    raise StateError("the database is locked")
 
 
 async def test_a_failure_names_its_batch_unless_several_have_that_name():

@@ -97,7 +97,7 @@ def test_only_the_variables_that_are_named_are_there(folder):
     text = f"sources: ['{URL}']\nrequest:\n  headers:\n    x-key: ${{KEY}}\n    x-secret: ${{SECRET}}\n"
     (problem,) = refused(text, folder, rules(environ, env=["KEY"]))
     assert problem.startswith("mine.yaml:5: request.headers.x-secret: the variable SECRET is not there for batches; ")
-    allowed = load(text, folder, rules(environ, env=["KEY", "SECRET"]))
+    allowed = load(text, folder, rules(environ, env=["KEY", "SECRET", "FETCHER_DEADLINE"]))
     assert allowed.request.headers == {"x-key": "k", "x-secret": "s"}
     assert allowed.deadline is None
 
@@ -234,14 +234,21 @@ def test_what_is_about_connections_is_the_services(folder):
     assert config.http.guard is not None
 
 
-def test_the_guard_holds_for_what_makes_requests_by_itself_too(folder):
-    text = "sources: ['{}']\nsinks: [{{type: webhook, url: 'https://x.org/'{}}}]\n"
-    config = load(text.format(URL, ""), folder, rules(http={"guard": {"allow": ["10.0.0.0/8"]}}))
-    assert config.sinks[0].guard == config.http.guard
-    assert load(text.format(URL, ", guard: true"), folder).sinks[0].guard is not None
-    (problem,) = refused(text.format(URL, ", guard: {allow: [10.0.0.0/8]}"), folder)
-    assert problem.endswith("sinks.0.guard: is the service's: set it in the config of the service, as http.guard")
-    assert load(text.format(URL, ""), folder, rules(http={"guard": False})).sinks[0].guard is None
+@pytest.mark.parametrize("guard", ["false", "{allow: [10.0.0.0/8]}"])
+def test_no_part_gets_around_the_guard(folder, guard):
+    parts = (
+        "sources:\n  - {{type: sitemap, location: 'https://x.org/s.xml'{0}}}\n"
+        "sinks: [{{type: webhook, url: 'https://x.org/'{0}}}]\n"
+    )
+    given = rules(http={"guard": {"allow": ["10.0.0.0/8"]}})
+    config = load(parts.format(""), folder, given)
+    assert config.http.guard is not None
+    assert not {"guard"} & (config.sources[0].model_fields_set | config.sinks[0].model_fields_set)  # it is that of http
+    assert load(parts.format(", guard: true"), folder, given).sinks[0].guard is not None
+    problems = refused(parts.format(f", guard: {guard}"), folder, given)
+    advice = "guard: is the service's: set it in the config of the service, as http.guard"
+    assert problems == [f"mine.yaml:2: sources.0.{advice}", f"mine.yaml:3: sinks.0.{advice}"]
+    assert load(parts.format(f", guard: {guard}"), folder, rules(http={"guard": False}))
 
 
 # Problems

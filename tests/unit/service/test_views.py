@@ -54,6 +54,13 @@ def test_the_most_frequent_kinds_are_shown_without_passwords_and_cut():
     assert max(len(found[0].example_url), len(found[0].example_message)) <= 600
 
 
+def test_what_utf_8_can_not_write_keeps_nobody_from_looking():
+    tally = Tally(kinds={"bad_redirect": Kind(1, "http://h.test/\ud800", "points to \udce4")})
+    [kind] = views.kinds(tally)
+    assert (kind.example_url, kind.example_message) == ("http://h.test/?", "points to ?")
+    assert kind.model_dump_json()
+
+
 def test_percentiles_of_several_histograms_are_those_of_all_together():
     fast, slow = {0: 98}, {100: 2}
     together = views.latency(fast, slow)

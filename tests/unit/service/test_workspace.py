@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_an_upload_may_come_from_another_file_system(tmp_path, monkeypatch):
     upload.write_text("x\n")
     Workspace(tmp_path).create("a", "{}", {"urls.txt": upload})
     assert (tmp_path / "batches" / "a" / "urls.txt").read_text() == "x\n"
+
+
+def test_where_there_is_no_room_for_all_of_it_nothing_is_left(tmp_path, monkeypatch):
+    def copyfile(source, target):
+        target.write_text("a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    workspace = Workspace(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        workspace.create("a", "{}", {"urls.txt": tmp_path / "nothing.txt"})
+    assert not workspace.of("a").exists()
 
 
 def test_what_a_submission_left_that_was_broken_off_is_swept_away_and_replaced(tmp_path):

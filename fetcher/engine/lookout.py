@@ -1,0 +1,96 @@
+"""Looks at engines several times a second, so as to tell what bounds them (`fetcher.engine.bounds`)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from fetcher.engine.bounds import WINDOW, Looks, strain
+from fetcher.engine.sampling import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from fetcher.engine.advice import Bound
+    from fetcher.engine.bounds import Finding
+    from fetcher.engine.engine import Engine
+
+PERIOD = 0.25
+"""Seconds between two looks, if looking is cheap."""
+# Looking takes no more of a core than this, however many requests are in flight: it is done less often then.
+_MOST_CPU = 0.005
+# How much more the last look counts than those before it.
+_SMOOTHING = 0.3
+
+
+class Strain:
+    """How busy this process is. Pure: what was measured is passed in."""
+
+    def __init__(self) -> None:
+        self._cpu = self._late = 0.0
+
+    def update(self, cpu: float, late: float) -> None:
+        """Take a look into account: the share of a core since the last one, and how late its timer was, in seconds."""
+        self._cpu += (cpu - self._cpu) * _SMOOTHING
+        self._late += (late - self._late) * _SMOOTHING
+
+    @property
+    def value(self) -> float:
+        """Which share of what requests wait for is the process itself."""
+        return strain(self._cpu, self._late)
+
+
+class Lookout:
+    """``run`` looks; ``findings`` tells, of the last ``window`` seconds or, if that is infinite, of all the time.
+
+    ``engines`` returns those that are open. ``on_late`` is told how late the timer of each look was, in seconds.
+    """
+
+    def __init__(
+        self,
+        engines: Callable[[], Iterable[Engine]],
+        on_late: Callable[[float], None] | None = None,
+        window: float = WINDOW,
+    ) -> None:
+        self._engines = engines
+        self._on_late = on_late
+        self._looks = Looks(window)
+        self._strain = Strain()
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        period = PERIOD
+        before = time.perf_counter(), time.thread_time()
+        while True:
+            due = self._loop.time() + period
+            await asyncio.sleep(period)
+            late = max(0.0, self._loop.time() - due)
+            if self._on_late is not None:
+                self._on_late(late)
+            # That of the loop's own thread: what others take does not keep it from its work.
+            now = time.perf_counter(), time.thread_time()
+            self._strain.update((now[1] - before[1]) / max(now[0] - before[0], 1e-6), late)
+            before = now
+            self.look()
+            period = max(PERIOD, (time.thread_time() - now[1]) / _MOST_CPU)
+
+    def look(self) -> None:
+        """Look once."""
+        now = self._loop.time()
+        engines = [engine for engine in self._engines() if not engine.draining]
+        self._looks.add([sample(engine, now, self._strain.value) for engine in engines], now)
+
+    @property
+    def seconds(self) -> float:
+        """Over which time there were looks."""
+        return self._looks.seconds(self._loop.time())
+
+    def findings(self) -> list[Finding]:
+        """Return what bounds the throughput, the largest share first."""
+        return self._looks.findings()
+
+    def bounds(self) -> Mapping[Bound, float]:
+        """Return the same as shares alone."""
+        return {one.bound: one.share for one in self.findings()}
