@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from fetcher.cli.exits import EXIT_INTERRUPTED
+from fetcher.cli.exits import EXIT_FAILURES, EXIT_INTERRUPTED
 from fetcher.cli.figures import comparison_table, rate, report_tables
-from fetcher.cli.run import EXIT_FAILURES, Override, configure_logging, raise_file_limit, run_loop
+from fetcher.cli.run import Override, configure_logging, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain, seconds
 from fetcher.errors import ConfigError, PlanError, ReportError

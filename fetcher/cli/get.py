@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from fetcher.assembly import Batch
-from fetcher.cli.exits import EXIT_INTERRUPTED, EXIT_USAGE
-from fetcher.cli.run import EXIT_FAILURES, GuardFlag, Override, guarded, raise_file_limit, run_loop
+from fetcher.cli.exits import EXIT_FAILURES, EXIT_INTERRUPTED, EXIT_USAGE
+from fetcher.cli.run import GuardFlag, Override, guarded, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load

@@ -21,8 +21,9 @@ from fetcher.cli.bench import (
     run_line,
     show,
 )
+from fetcher.cli.exits import EXIT_FAILURES
 from fetcher.cli.figures import rate, trials_table
-from fetcher.cli.run import EXIT_FAILURES, Override, configure_logging, raise_file_limit, run_loop
+from fetcher.cli.run import Override, configure_logging, raise_file_limit, run_loop
 from fetcher.cli.text import plain, seconds
 from fetcher.errors import PlanError
 from fetcher.load.amend import amend_file

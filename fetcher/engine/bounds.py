@@ -32,10 +32,11 @@ _BUCKET = 1.0
 # Whom something concerns is named for so many, and kept for a few more, as the order may change within the window.
 _MOST_NAMED = 3
 _MOST_KEPT = 16
-# From the one share of a core on the process begins to be short of breath, at the other it is out of it. The same for
-# how late the loop is with a timer, in seconds.
-_BUSY = (0.7, 0.95)
-_LATE = (0.03, 0.3)
+# From the one share of a core on the process begins to be short of breath, at the other it is out of it.
+_SHORT_OF_BREATH, _OUT_OF_BREATH = 0.7, 0.95
+# How often a request waits for the loop, and by how many seconds a timer is late when nothing is the matter.
+_WAITS = 2
+_RESOLUTION = 0.001
 
 
 _OF_PHASE = {
@@ -104,16 +105,16 @@ Cause = tuple[Bound, str]
 """What is waited for, and the host, sink or batch that it is about."""
 
 
-def strain(cpu: float, late: float) -> float:
+def strain(cpu: float, late: float, took: float) -> float:
     """Return which share of what requests wait for is the process itself.
 
-    ``cpu``: which share of a core it took; ``late``: for how many seconds its timers were late on average.
+    ``cpu``: which share of a core it took; ``late``: for how many seconds its timers were late on average; ``took``:
+    for how many seconds requests are in flight on average. What arrives for a request waits about as long as a timer
+    is late, and so does the request when its slot is free.
     """
-    return max(_ramp(cpu, *_BUSY), _ramp(late, *_LATE))
-
-
-def _ramp(value: float, low: float, high: float) -> float:
-    return min(1.0, max(0.0, (value - low) / (high - low)))
+    busy = min(1.0, max(0.0, (cpu - _SHORT_OF_BREATH) / (_OUT_OF_BREATH - _SHORT_OF_BREATH)))
+    delayed = _WAITS * max(0.0, late - _RESOLUTION)
+    return max(busy, min(1.0, delayed / took) if took > 0 else 0.0)
 
 
 def attribute(sample: Sample) -> dict[Cause, float]:
@@ -154,7 +155,10 @@ def _of_idle(sample: Sample, idle: int) -> dict[Cause, float]:
 def _without_jobs(sample: Sample, idle: int) -> dict[Cause, float]:
     """Return who should bring jobs. At the end of a batch that is nobody."""
     if sample.queued and idle:
-        return {(Bound.RETRIES if sample.delayed else Bound.QUEUE, sample.batch): idle}
+        if sample.delayed:
+            return {(Bound.RETRIES, sample.batch): idle}
+        # What takes jobs out of the queue is this process, too.
+        return {(Bound.QUEUE, sample.batch): idle * (1 - sample.strain), (Bound.CPU, ""): idle * sample.strain}
     return {(Bound.SOURCE, sample.batch): idle} if sample.reading and idle else {}
 
 

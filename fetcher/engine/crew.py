@@ -92,6 +92,8 @@ class Crew:
 
     async def stop(self, timeout: float) -> None:  # noqa: ASYNC109  who is late is cut off, and no error
         """Let workers end what they are at, up to so many seconds; then cut them off."""
+        # Other engines may have all slots for as long as they like.
+        self._slots.dismiss()
         for waiter in self._idle:
             if not waiter.done():
                 waiter.set_result(None)
@@ -113,6 +115,8 @@ class Crew:
         while not self._ending and not self._is_superfluous():
             if self._delivery.full:
                 await self._delivery.room()
+                if self._ending:
+                    return
             await slots.acquire()
             try:
                 # Both waits may have lasted beyond the beginning of a drain.

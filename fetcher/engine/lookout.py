@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from fetcher.engine.bounds import WINDOW, Looks, strain
+from fetcher.engine.bounds import WINDOW, Looks
 from fetcher.engine.sampling import sample
 
 if TYPE_CHECKING:
@@ -24,23 +24,6 @@ _MOST_CPU = 0.005
 _SMOOTHING = 0.3
 
 
-class Strain:
-    """How busy this process is. Pure: what was measured is passed in."""
-
-    def __init__(self) -> None:
-        self._cpu = self._late = 0.0
-
-    def update(self, cpu: float, late: float) -> None:
-        """Take a look into account: the share of a core since the last one, and how late its timer was, in seconds."""
-        self._cpu += (cpu - self._cpu) * _SMOOTHING
-        self._late += (late - self._late) * _SMOOTHING
-
-    @property
-    def value(self) -> float:
-        """Which share of what requests wait for is the process itself."""
-        return strain(self._cpu, self._late)
-
-
 class Lookout:
     """``run`` looks; ``findings`` tells, of the last ``window`` seconds or, if that is infinite, of all the time.
 
@@ -56,7 +39,7 @@ class Lookout:
         self._engines = engines
         self._on_late = on_late
         self._looks = Looks(window)
-        self._strain = Strain()
+        self._cpu = self._late = 0.0
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
@@ -71,16 +54,20 @@ class Lookout:
                 self._on_late(late)
             # That of the loop's own thread: what others take does not keep it from its work.
             now = time.perf_counter(), time.thread_time()
-            self._strain.update((now[1] - before[1]) / max(now[0] - before[0], 1e-6), late)
+            self._update((now[1] - before[1]) / max(now[0] - before[0], 1e-6), late)
             before = now
             self.look()
             period = max(PERIOD, (time.thread_time() - now[1]) / _MOST_CPU)
+
+    def _update(self, cpu: float, late: float) -> None:
+        self._cpu += (cpu - self._cpu) * _SMOOTHING
+        self._late += (late - self._late) * _SMOOTHING
 
     def look(self) -> None:
         """Look once."""
         now = self._loop.time()
         engines = [engine for engine in self._engines() if not engine.draining]
-        self._looks.add([sample(engine, now, self._strain.value) for engine in engines], now)
+        self._looks.add([sample(engine, now, self._cpu, self._late) for engine in engines], now)
 
     @property
     def seconds(self) -> float:

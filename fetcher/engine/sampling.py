@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from fetcher.engine.advice import Bound
-from fetcher.engine.bounds import AtWork, HeldBack, Sample
+from fetcher.engine.bounds import AtWork, HeldBack, Sample, strain
 from fetcher.engine.limiter import CATCH_UP
 from fetcher.interfaces import Surveyed
 
@@ -19,8 +19,11 @@ _MOST_LINES = 1000
 _UNKNOWN = ""
 
 
-def sample(engine: Engine, now: float, strain: float = 0.0) -> Sample:
-    """Look at an engine. ``strain``: see `Sample`. Looks at every job in flight, and at many hosts in the window."""
+def sample(engine: Engine, now: float, cpu: float = 0.0, late: float = 0.0) -> Sample:
+    """Look at an engine: at every job in flight, and at many hosts in the window.
+
+    ``cpu``, ``late``: how busy the process is, see `fetcher.engine.bounds.strain`.
+    """
     at_work = _at_work(engine, now)
     startable, held_back = _waiting(engine, now) if len(at_work) <= engine.allowed else (0, [])
     due_at = engine.next_due_at
@@ -35,8 +38,14 @@ def sample(engine: Engine, now: float, strain: float = 0.0) -> Sample:
         queued=max(0, engine.queued - engine.scheduler.waiting),
         delayed=due_at is not None and due_at > now,
         reading=not engine.fed,
-        strain=strain,
+        strain=strain(cpu, late, _took(engine, now)),
     )
+
+
+def _took(engine: Engine, now: float) -> float:
+    """Return for how many seconds requests are in flight on average: a look finds them half-way, on average."""
+    running = engine.running
+    return 2 * sum(now - one.started for one in running.values()) / len(running) if running else 0.0
 
 
 def _at_work(engine: Engine, now: float) -> list[AtWork]:

@@ -127,6 +127,11 @@ class Share:
         self._slots.waiting -= 1
         self._waiters.popleft().set_result(None)
 
+    def dismiss(self) -> None:
+        """Have nobody wait for a slot any more: who does is cancelled."""
+        for waiter in self._waiters:
+            waiter.cancel()
+
     def close(self) -> None:
         """Leave the slots to the others. Nobody may wait or have a slot; may be called twice."""
         self._slots.leave(self)

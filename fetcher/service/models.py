@@ -17,7 +17,7 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
-"""What others have said. UTF-8 can not write lone surrogates, as raw bytes of a header leave them: they become ``?``."""
+"""What others have said. UTF-8 can not write lone surrogates, as raw bytes in a header become; they are ``?``."""
 
 
 class Model(BaseModel):

@@ -49,7 +49,8 @@ class FileSourceConfig(Settings):
     """Files."""
     path: str | list[str] = Field(min_length=1)
     """A file, relative to the working folder; `-` is stdin; `s3://`, `gs://` and `az://` are objects in a store. A
-    pattern (`in/*.csv.gz`, `**` for folders) is all that it matches, sorted by name, and a list is one after the other.
+    pattern (`in/*.csv.gz`, `**` for folders) is all that it matches, sorted by name, a folder is the parquet parts in it,
+    and a list is one after the other.
     What ends in `.gz` or `.zst` is decompressed."""
     format: Literal["auto", "txt", "csv", "jsonl", "parquet"] = "auto"
     """`txt` has a URL a line, and `#` before comments; `auto` goes by the suffix, an unknown one is `txt`."""
@@ -176,7 +177,7 @@ class _Files:
 
     def _found(self, named: str) -> list[str]:
         if not _is_pattern(named):
-            return [named]
+            return _parts(named) or [named]
         if objects.is_object(named):
             found = objects.listed(named, self._config.options)
         else:
@@ -185,6 +186,15 @@ class _Files:
             advice = "" if objects.is_object(named) else f"; {path_advice()}"
             raise SourceError(f"{named}: matches no file{advice}")
         return sorted(found)
+
+
+def _parts(path: str) -> list[str]:
+    """Return the files of a folder of parquet parts, as the file sink writes it, partitioned or not."""
+    if objects.is_object(path) or not Path(path).is_dir():
+        return []
+    found = [str(part) for part in Path(path).rglob("*.parquet") if part.is_file()]
+    # What is not finished begins with an underscore.
+    return sorted(part for part in found if not Path(part).name.startswith(("_", ".")))
 
 
 def _is_pattern(path: str) -> bool:

@@ -14,6 +14,7 @@ from fetcher.errors import ConfigError
 from fetcher.extras import load_extra
 from fetcher.model import Outcome
 from fetcher.settings import Settings
+from fetcher.stages.page import Rule, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,24 +120,9 @@ def _html_reader(rules: dict[str, CssRule]) -> Callable[[bytes, str | None], dic
         except (lexbor.SelectolaxError, ValueError, RuntimeError) as error:
             raise ConfigError(f"stage extract: {name}: {rule.selector[:200]!r} is no CSS selector") from error
 
+    wanted = [Rule(name, rule.selector, rule.attr, rule.all) for name, rule in rules.items()]
+
     def read(body: bytes, content_type: str | None) -> dict[str, Any]:
-        page = lexbor.LexborHTMLParser(text_of(body, content_type).text)
-        return {name: _found(page, rule) for name, rule in rules.items()}
+        return find(text_of(body, content_type).text, wanted, lexbor)
 
     return read
-
-
-def _found(page: Any, rule: CssRule) -> Any:
-    if rule.all:
-        values = [_value(node, rule) for node in page.css(rule.selector)]
-        return [value for value in values if value is not None]
-    node = page.css_first(rule.selector)
-    return None if node is None else _value(node, rule)
-
-
-def _value(node: Any, rule: CssRule) -> str | None:
-    if rule.attr is not None:
-        value: str | None = node.attributes.get(rule.attr)
-        return value
-    text: str = node.text(deep=True, separator="", strip=False)
-    return " ".join(text.split())

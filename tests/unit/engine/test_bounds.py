@@ -198,11 +198,21 @@ def test_looks_at_a_million_hosts_stay_small():
 
 
 @pytest.mark.parametrize(
-    ("cpu", "late", "expected"),
-    [(0.0, 0.0, 0.0), (0.6, 0.001, 0.0), (0.99, 0.0, 1.0), (0.1, 0.5, 1.0), (0.825, 0.0, 0.5), (0.0, 0.165, 0.5)],
+    ("cpu", "late", "took", "expected"),
+    [
+        (0.0, 0.0, 1.0, 0.0),
+        (0.6, 0.001, 0.01, 0.0),
+        (0.99, 0.0, 1.0, 1.0),
+        (0.825, 0.0, 1.0, 0.5),
+        # Late by a tenth of a second, which is little beside answers that take two, and much beside those that take none.
+        (0.3, 0.101, 2.0, 0.1),
+        (0.3, 0.101, 0.4, 0.5),
+        (0.3, 0.101, 0.01, 1.0),
+        (0.3, 0.101, 0.0, 0.0),
+    ],
 )
-def test_strain(cpu, late, expected):
-    assert strain(cpu, late) == pytest.approx(expected)
+def test_strain(cpu, late, took, expected):
+    assert strain(cpu, late, took) == pytest.approx(expected)
 
 
 def test_the_verdict_names_the_first_bound_and_whom_it_concerns():

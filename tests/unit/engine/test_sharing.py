@@ -160,6 +160,20 @@ async def test_an_engine_that_is_drained_leaves_its_hosts_to_the_others():
     assert process.is_idle
 
 
+async def test_an_engine_that_is_drained_does_not_wait_for_slots_that_others_have():
+    process = Process(concurrency=2)
+    other = process.slots.share()
+    for _ in range(2):
+        await other.acquire()
+    bench = process.bench(9, shutdown_timeout=600)
+    run = asyncio.ensure_future(bench.run())
+    await until(lambda: bench.share.waiting)
+    bench.engine.drain()
+    await asyncio.wait_for(run, 5)
+    assert bench.transport.jobs == []
+    assert (process.slots.in_flight, process.slots.waiting) == (2, 0)
+
+
 async def test_an_engine_that_is_cut_off_leaves_its_slots_to_the_others():
     process, gate = Process(concurrency=2, per_host={"concurrency": 2}), asyncio.Event()
     one, two = process.bench(9, gate=asyncio.Event(), shutdown_timeout=0.01), process.bench(9, gate=gate)
