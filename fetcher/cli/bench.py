@@ -16,7 +16,8 @@ from rich.text import Text
 
 from fetcher.cli.exits import EXIT_FAILURES, EXIT_INTERRUPTED
 from fetcher.cli.figures import comparison_table, rate, report_tables
-from fetcher.cli.run import Override, configure_logging, raise_file_limit, run_loop
+from fetcher.cli.logs import configure_logging
+from fetcher.cli.run import Override, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain, seconds
 from fetcher.errors import ConfigError, PlanError, ReportError

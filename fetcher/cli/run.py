@@ -10,13 +10,13 @@ import sys
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import structlog
 from cyclopts import Parameter
 from rich.console import Console
 
 from fetcher.assembly import Batch
 from fetcher.cli import progress, summary
 from fetcher.cli.exits import EXIT_CRASH, EXIT_FAILURES
+from fetcher.cli.logs import configure_logging
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import counted, duration, plain
 from fetcher.config import load
@@ -201,18 +201,6 @@ def announce(batch: Batch, console: Console) -> None:
     engine = batch.engine
     if batch.resumed and engine.added:
         console.print(f"resuming {batch.config.name}: {engine.done:,} of {engine.added:,} jobs done")
-
-
-def configure_logging() -> None:
-    """Write log events as JSON lines to stderr."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def calm_collector() -> None:

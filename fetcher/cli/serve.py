@@ -9,7 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from fetcher.cli.run import Override, calm_collector, configure_logging, raise_file_limit, run_loop
+from fetcher.cli.logs import configure_logging
+from fetcher.cli.run import Override, calm_collector, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
 from fetcher.config.loading import load_root
 from fetcher.errors import EXIT_RESUMABLE

@@ -23,7 +23,8 @@ from fetcher.cli.bench import (
 )
 from fetcher.cli.exits import EXIT_FAILURES
 from fetcher.cli.figures import rate, trials_table
-from fetcher.cli.run import Override, configure_logging, raise_file_limit, run_loop
+from fetcher.cli.logs import configure_logging
+from fetcher.cli.run import Override, raise_file_limit, run_loop
 from fetcher.cli.text import plain, seconds
 from fetcher.errors import PlanError
 from fetcher.load.amend import amend_file

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from fetcher.engine.hosts import Host, Line
 
 GRACE = 0.02
+"""For so many seconds a line waits for those whose turn it is: many turns of the loop, and little of a slot."""
 SULK = 0.2
+"""For so many seconds nobody waits for a line that has missed its turn, so that this costs a tenth at most."""
 
 
 def before(line: Line, now: float) -> list[Line]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from fetcher.errors import CursorError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+_T = TypeVar("_T")
 PART = 256 * 1024
 """Bytes that are read at a time; a longer record is read as a whole."""
 
@@ -57,17 +58,27 @@ async def read(
     if cursor == 0 and end == 0:
         return
     try:
-        fd = await asyncio.to_thread(os.open, path, os.O_RDONLY)
+        fd = await _off_loop(os.open, path, os.O_RDONLY)
     except OSError as error:
         raise CursorError(f"there are no results here: {error.strerror}") from error
     try:
-        await asyncio.to_thread(_check, fd, cursor, end)
+        await _off_loop(_check, fd, cursor, end)
         while cursor < end and limit != 0:
-            lines, count, cursor = await asyncio.to_thread(_part, fd, cursor, end, wanted, limit)
+            lines, count, cursor = await _off_loop(_part, fd, cursor, end, wanted, limit)
             limit = None if limit is None else limit - count
             yield lines, cursor
     finally:
         os.close(fd)
+
+
+async def _off_loop(function: Callable[..., _T], *args: Any) -> _T:
+    """Call a function on a thread. Who cancels waits until it has returned: no file is closed while it is read."""
+    call = asyncio.get_running_loop().run_in_executor(None, function, *args)
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        await asyncio.wait([call])
+        raise
 
 
 def _check(fd: int, cursor: int, end: int) -> None:

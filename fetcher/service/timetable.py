@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
@@ -56,14 +57,15 @@ class Cron:
 
     def latest(self, since: float, now: float) -> float | None:
         """Return the last time after ``since`` that is not after ``now``, None if there is none."""
+        first = self.after(since)
+        if first is None or first > now:
+            return None
         for span in (*_SPANS, math.inf):
             start = max(since, now - span)
             found = list(takewhile(lambda time: time <= now, self._times(start)))
             if found:
                 return found[-1]
-            if start == since:
-                break
-        return None
+        return first
 
     def _times(self, moment: float) -> Iterator[float]:
         for found in CronSim(self._expression, datetime.fromtimestamp(moment, self._zone)):
@@ -93,7 +95,12 @@ def timetable(schedule: ScheduleSettings) -> Timetable:
     """Return the times of a schedule."""
     if schedule.every is not None:
         return Interval(schedule.every)
-    return Cron(schedule.cron or "", schedule.timezone)
+    return _cron(schedule.cron or "", schedule.timezone)
+
+
+@lru_cache(maxsize=1000)
+def _cron(expression: str, zone: str) -> Cron:
+    return Cron(expression, zone)
 
 
 def rule(schedule: ScheduleSettings) -> str:

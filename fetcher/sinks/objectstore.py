@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote
 
@@ -133,6 +133,7 @@ class ObjectStoreSink:
         self._timeout = timeout
         self._folder, self._suffix = "", _suffix(path)
         self._store: Any = None
+        self._local: Path | None = None
         self._obstore: Any = None
         self._mark = ObjectMark("")
         self._thread = OwnThread("objectstore sink")
@@ -189,6 +190,7 @@ class ObjectStoreSink:
         with self._refusing(resume=False):
             self._connect()
             self._delete([name for name in self._names() if _run(name) == mark.run])
+            self._delete_unfinished(mark)
 
     def _open(self, mark: ObjectMark | None) -> None:
         with self._refusing(resume=mark is not None):
@@ -197,6 +199,7 @@ class ObjectStoreSink:
             if mark is not None:
                 self._recognise(names, mark)
                 self._delete([name for name in names if _run(name) == mark.run and _number(name) > mark.number])
+                self._delete_unfinished(mark)
             elif self._if_exists == "replace":
                 self._delete([name for name in names if _run(name)])
         self._mark = mark or ObjectMark(new_run()[:_RUN_LENGTH])
@@ -233,7 +236,8 @@ class ObjectStoreSink:
         scheme, bucket, key = match.groups() if match else ("", "", "")
         try:
             if scheme == "file":
-                self._store, self._folder = stores.LocalStore(f"/{unquote(key)}", mkdir=True), ""
+                self._local = Path("/", unquote(key))
+                self._store, self._folder = stores.LocalStore(str(self._local), mkdir=True), ""
                 return
             limits = {"connect_timeout": "10s", "timeout": timedelta(seconds=self._timeout)}
             self._store = client(
@@ -255,6 +259,15 @@ class ObjectStoreSink:
     def _delete(self, names: Sequence[str]) -> None:
         if names:
             self._obstore.delete(self._store, [self._folder + name for name in names])
+
+    def _delete_unfinished(self, mark: ObjectMark) -> None:
+        """Delete what a crash has left of objects in a folder: they are written as ``part-...#1`` and then renamed."""
+        if self._local is None:
+            return
+        for found in self._local.glob("part-*#*"):
+            name, _, number = found.name.partition("#")
+            if number.isdecimal() and _run(name) == mark.run:
+                found.unlink(missing_ok=True)
 
     def _probe(self) -> None:
         self._put(_PROBE, b"")

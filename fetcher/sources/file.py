@@ -49,9 +49,8 @@ class FileSourceConfig(Settings):
     """Files."""
     path: str | list[str] = Field(min_length=1)
     """A file, relative to the working folder; `-` is stdin; `s3://`, `gs://` and `az://` are objects in a store. A
-    pattern (`in/*.csv.gz`, `**` for folders) is all that it matches, sorted by name, a folder is the parquet parts in it,
-    and a list is one after the other.
-    What ends in `.gz` or `.zst` is decompressed."""
+    pattern (`in/*.csv.gz`, `**` for folders) is all that it matches, sorted by name, a folder is the parquet parts in
+    it, and a list is one after the other. What ends in `.gz` or `.zst` is decompressed."""
     format: Literal["auto", "txt", "csv", "jsonl", "parquet"] = "auto"
     """`txt` has a URL a line, and `#` before comments; `auto` goes by the suffix, an unknown one is `txt`."""
     column: str = Field(default="url", min_length=1)

@@ -2,7 +2,7 @@
 
 A parser of HTML takes time by the square of how deep elements are nested, and of how many attributes one has, and while
 it does nothing else in this process happens. So a page that could be like that is read in a process of its own, which
-is ended when it has had its time. Run as a module, this is that process.
+is ended when it has had its time. Run as a program, this is that process.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def _value(node: Any, rule: Rule) -> str | None:
 
 
 def _apart(task: Task) -> dict[str, Any]:
-    command = [sys.executable, "-m", "fetcher.stages.page"]
+    # As a file, for it needs nothing of the package; and with -P, or select.py beside it would be taken for Python's.
+    command = [sys.executable, "-P", __file__]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(  # noqa: S603  ourselves

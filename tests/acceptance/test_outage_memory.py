@@ -21,7 +21,7 @@ JOBS = int(os.environ.get("SOAK", "1500"))
 SIZE = 24_576
 # KiB: the process itself, and three times 32 MiB of bodies (written, ready, gathered) with what they are encoded to.
 # 20,000 of these bodies and their records, held at once, would be more.
-MOST = 448 * 1024
+MOST = 512 * 1024
 LOOK = 0.1
 pytestmark = [
     pytest.mark.timeout(60 + JOBS // 25),

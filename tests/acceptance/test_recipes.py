@@ -78,6 +78,14 @@ def test_the_recipe_fields_has_three_fields(recipe, tmp_path, origin):
     assert all(row[2].startswith("fetcher/") for row in found[1:])
 
 
+def test_the_recipe_sitemap(recipe, tmp_path, origin):
+    entries = "".join(f"<url><loc>http://127.0.0.1:{origin.port}/bytes/{n}</loc></url>" for n in range(5))
+    xml = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{entries}</urlset>'
+    (tmp_path / "sitemap.xml").write_text(xml)
+    done(recipe("sitemap", sources__0__location="sitemap.xml"))
+    assert zstd.decompress((tmp_path / "out/pages.jsonl.zst").read_bytes()).count(b"\n") == 5
+
+
 async def test_the_recipe_postgres(recipe, postgres, origin):
     async with postgres.connect() as admin:
         await admin.execute("CREATE DATABASE shop")

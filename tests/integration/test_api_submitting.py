@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 
@@ -86,6 +87,16 @@ async def test_a_form_has_a_config_and_a_file(tmp_path, origin):
         await api.keeper.wait(body["id"])
         (record,), _, _ = await api.results(body["id"])
         assert record["url"] == f"{origin.url}/status/200"
+
+
+async def test_each_part_of_a_form_is_bounded_by_itself(tmp_path):
+    async with api_service(tmp_path, max_config="1kB", max_upload="1MB") as api:
+        for config, urls, status in ((900, 900_000, 201), (1_100, 10, 413), (10, 1_100_000, 413)):
+            form = aiohttp.FormData()
+            form.add_field("config", "name: x\n" + "#" * config, content_type="application/yaml")
+            form.add_field("urls", io.BytesIO(b"# no URL\n" * (urls // 9)), filename="urls.txt")
+            assert (await api.ask("POST", "/v1/batches", data=form))[0] == status
+        assert list((tmp_path / "state" / "incoming").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ export function clock(seconds) {
     return DASH;
   }
   if (seconds > 0 && seconds < 9.95) {
-    return `${seconds.toFixed(1)} s`;
+    return seconds < 0.1 ? "<0.1 s" : `${seconds.toFixed(1)} s`;
   }
   const whole = Math.round(seconds);
   const [days, hours, minutes, rest] = [

@@ -90,3 +90,22 @@ def test_no_file_is_a_mistake(capfd):
 def test_a_file_that_is_not_there_is_said(capfd, tmp_path):
     assert app.main(["cdxj", str(tmp_path / "no.warc")]) == 78
     assert capfd.readouterr().err == f"{tmp_path}/no.warc: can not be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize("suffix", [".warc", ".warc.gz"])
+def test_a_record_that_is_cut_off_is_told_of_and_has_no_line(tmp_path, capfdbinary, suffix):
+    path = tmp_path / f"a{suffix}"
+    archive(path, [result(1)])
+    first = path.stat().st_size
+    archive(path, [result(1), result(2, status=None)])  # a last record that is no capture
+    whole = path.read_bytes()
+    for size in (first + 40, len(whole) - 30, len(whole) - 3):
+        path.write_bytes(whole[:size])
+        assert app.main(["cdxj", str(path)]) == 1
+        output, error = capfdbinary.readouterr()
+        assert output.count(b"\n") == 1
+        assert b"its last record is cut off" in error
+    archive(path, [result(1)])
+    path.write_bytes(path.read_bytes()[: first // 4])
+    app.main(["cdxj", str(path)])
+    assert capfdbinary.readouterr()[0] == b""

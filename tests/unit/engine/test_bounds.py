@@ -204,7 +204,7 @@ def test_looks_at_a_million_hosts_stay_small():
         (0.6, 0.001, 0.01, 0.0),
         (0.99, 0.0, 1.0, 1.0),
         (0.825, 0.0, 1.0, 0.5),
-        # Late by a tenth of a second, which is little beside answers that take two, and much beside those that take none.
+        # Late by a tenth of a second: little beside answers that take two, much beside those that take none.
         (0.3, 0.101, 2.0, 0.1),
         (0.3, 0.101, 0.4, 0.5),
         (0.3, 0.101, 0.01, 1.0),

@@ -124,10 +124,9 @@ def test_what_is_no_cron_expression_is_told(expression, words):
 def test_whatever_is_written_is_an_expression_or_told(text):
     try:
         table = Cron(text)
-    except ValueError as error:
-        assert str(error)
-    else:
-        assert table.after(START) > START
+    except ValueError:
+        return
+    assert table.after(START) > START
 
 
 # What is to be done
@@ -151,7 +150,7 @@ def run(settings, clock, last=None, busy=lambda _: False):
 def test_each_time_of_years_is_run_once():
     for zone in ZONES:
         settings = schedule(cron="30 2 * * *", timezone=zone)
-        clock = [START + 450 * n for n in range(round(3 * 365 * DAY / 450))]
+        clock = [START + 1800 * n for n in range(3 * 365 * 48)]
         done = [time for _, what, time in run(settings, clock) if what == "run"]
         assert done == sorted(set(done))
         # Every day has one, whatever its clocks do; Apia and the first day may differ.

@@ -8,6 +8,8 @@ import sys
 from contextlib import aclosing
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -302,3 +304,16 @@ def test_options_are_shown_to_nobody():
     config = FileSourceConfig(path="s3://urls/u.txt", options={"secret_access_key": "hush"})
     assert "hush" not in repr(config)
     assert "hush" not in config.model_dump_json()
+
+
+async def test_a_folder_of_parquet_parts_is_those_parts(folder):
+    for name, url in (("a.test/part-00000-1", "http://a.test/"), ("b.test/part-00000-1", "http://b.test/")):
+        path = folder / "out.parquet" / f"host={name}.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table({"url": [url]}), path)
+    (folder / "out.parquet" / "_part-00001-1.parquet").write_bytes(b"not finished")
+    source("out.parquet").check()
+    assert [url for _, url in await plain("out.parquet")] == ["http://a.test/", "http://b.test/"]
+    (folder / "empty.parquet").mkdir()
+    with pytest.raises(ConfigError):
+        source("empty.parquet").check()

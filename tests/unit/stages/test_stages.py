@@ -109,7 +109,9 @@ def test_what_can_not_be_looked_for_is_refused_before_any_fetch(rules, message):
 def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch, rules, package):
     for name in [name for name in sys.modules if name.startswith(package)] + [package, f"{package}.lexbor"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=rf"stage extract needs {package}.*pip install 'jmespath>=.* 'selectolax>="):
+    with pytest.raises(
+        MissingExtraError, match=rf"stage extract needs {package}.*pip install 'jmespath>=.* 'selectolax>="
+    ):
         stage("extract", **rules)
 
 
