@@ -15,6 +15,8 @@ from fetcher.errors import ConfigError
 from fetcher.service.schedules import check_schedules
 from fetcher.service.settings import ServiceConfig
 
+_OF_SERVICE = {"service", "schedules"}
+
 
 def lint(*configs: str) -> int:
     """Check configs, and the inputs that they name, without fetching anything.
@@ -40,7 +42,7 @@ def lint(*configs: str) -> int:
 
 
 def _check(path: str) -> None:
-    """Raise ConfigError if a config can not be used: that of a batch, or one that has a section ``service``."""
+    """Raise ConfigError if a config can not be used: that of a batch, or of a service, as its sections tell."""
     if _is_of_service(path):
         check_schedules(load_root(ServiceConfig, path))
     else:
@@ -50,7 +52,7 @@ def _check(path: str) -> None:
 def _is_of_service(path: str) -> bool:
     try:
         text = Path(path).read_text("utf-8-sig")
-        return "service" in (parse(text, path, None).data or ())
+        return not _OF_SERVICE.isdisjoint(parse(text, path, None).data or ())
     except (OSError, ValueError, TypeError, ConfigError):
         return False  # what is wrong with it, loading it will tell
 

@@ -6,15 +6,15 @@ Everything that is not ASCII is escaped, so that nothing that a server sends rea
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from typing import Any
 
 import structlog
 
-from fetcher.intake import mask_userinfo
-
 _LONGEST = 2000
+_USERINFO = re.compile(r"(://)[^\s/?#]*@")
 
 
 def configure_logging() -> None:
@@ -47,4 +47,4 @@ class LibraryHandler(logging.Handler):
 
 def _shown(text: str) -> str:
     """Return text without passwords in URLs; of a long one, the end, where a traceback has its reason."""
-    return mask_userinfo(text[-_LONGEST:])
+    return _USERINFO.sub(r"\1***@", text)[-_LONGEST:]

@@ -84,7 +84,9 @@ def _output(sink: Any) -> str:
     place = getattr(sink, "path", None) or str(getattr(sink, "identity", "")).partition("?")[0]
     if kind == "email":
         return f"email to {', '.join(sink.to)}"
-    return place if not place or "://" not in place or place.startswith(f"{kind}:") else f"{kind} {place}"
+    if "://" in place and not place.startswith(f"{kind}:"):
+        return f"{kind} {place}"
+    return place or kind
 
 
 def _kinds(tally: Tally) -> Table:

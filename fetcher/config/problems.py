@@ -23,6 +23,7 @@ _MAX_BITS = 200
 _FEW = 2
 _DEPTH = 3
 _PARTS = {("queue",)}
+_SYNONYMS = {"url": "location", "path": "location"}  # of a sitemap, which may be either
 
 
 class ConfigProblems(ConfigError):  # noqa: N818  it is more than one
@@ -167,7 +168,9 @@ def _alternatives(root: Mapping[str, Any], node: Mapping[str, Any], data: object
 
 def _unknown_key(path: KeyPath, data: object, schema: Mapping[str, Any]) -> str:
     known = {key for node in schemas_at(schema, path[:-1], data) for key in node.get("properties", {})}
-    hint = _elsewhere(path, schema) or suggestion(path[-1], sorted(known))
+    meant = _SYNONYMS.get(str(path[-1]))
+    hint = f"; did you mean {meant!r}?" if meant in known else ""
+    hint = hint or _elsewhere(path, schema) or suggestion(path[-1], sorted(known))
     if not hint and known:
         hint = f"; the keys here are {', '.join(sorted(known))}"
     return "unknown key" + hint

@@ -115,11 +115,10 @@ class Crew:
         while not self._ending and not self._is_superfluous():
             if self._delivery.full:
                 await self._delivery.room()
-                if self._ending:
-                    return
+                continue
             await slots.acquire()
             try:
-                # Both waits may have lasted beyond the beginning of a drain.
+                # The wait may have lasted beyond the beginning of a drain.
                 lease = None if self._ending else scheduler.next(self._loop.time())
                 if lease is not None:
                     if scheduler.has_ready:

@@ -188,6 +188,8 @@ def _column(field: pa.Field, results: Sequence[Result]) -> pa.Array:
         values = [hops and [_plain(msgspec.structs.asdict(hop)) for hop in hops] for hops in values]
     elif pa.types.is_int64(field.type):
         values = [value if value is not None and -_MOST <= value < _MOST else None for value in values]
+    elif pa.types.is_timestamp(field.type):
+        values = [value and in_utc(value) for value in values]
     elif pa.types.is_string(field.type):
         return _texts(values)
     return pa.array(values, field.type)

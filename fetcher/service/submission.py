@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from fetcher.config import Config, ConfigProblems
 from fetcher.config.loading import load_text
@@ -35,6 +35,14 @@ UPLOAD = "upload"
 """What the path of a source is that means the file that came with the config."""
 _PATHS = frozenset({"path", "location", "work", "rejected", "ca_file", "client_cert", "client_key"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_STORES = frozenset({"s3", "gs", "az"})
+# Which of its paths a part takes for something elsewhere; those of all other parts are files here, whatever they look
+# like. ``file`` is what it is.
+_ELSEWHERE = {
+    ("sources", "file"): _STORES,
+    ("sources", "sitemap"): frozenset({"http", "https"}),
+    ("sinks", "objectstore"): _STORES | {"file"},
+}
 # Parts that take from the environment what they are not told: by what their paths, or their types, are.
 _AMBIENT = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "postgres": "PGPASS"}
 _RESULTS_NAME = "results"
@@ -102,8 +110,10 @@ class Rules:
     def _problems(self, config: Config, own: set[str | None]) -> Iterator[Problem]:
         for path, part in _parts(config):
             yield from self._of_part(path, part)
+            elsewhere = _ELSEWHERE.get((str(path[0]), getattr(part, "type", "")), frozenset())
             for at, field, value in _texts(part, path):
-                if field in _PATHS and value not in own and (why := self._outside(value)) is not None:
+                local = _local(value, elsewhere) if field in _PATHS and value not in own else None
+                if local is not None and (why := self._outside(local)) is not None:
                     yield Problem(at, why)
 
     def _of_part(self, path: KeyPath, part: Settings) -> Iterator[Problem]:
@@ -124,16 +134,13 @@ class Rules:
                     message = f"would use {', '.join(hidden)} of the service's environment, which service.env can allow"
                     yield Problem(path, message)
 
-    def _outside(self, value: str) -> str | None:
-        """Say why a path may not be used, None if it may or is none of a file here."""
-        local = _local(value)
-        if local is None or local == "-":
-            return None
+    def _outside(self, local: str) -> str | None:
+        """Say why the path of a file may not be used, None if it may."""
         if ".." in Path(local).parts:
             return "may not have .. in it; service.files says within which folder batches work"
         fixed = re.split(r"[{*?\[]", local, maxsplit=1)[0]
         found = [local, fixed if fixed == local else os.path.dirname(fixed)]  # noqa: PTH120  "a/b" has to become "a"
-        if glob.has_magic(local) and "{" not in local:
+        if glob.has_magic(local):
             found += glob.iglob(local, recursive=True)  # noqa: PTH207
         return next((why for path in found if (why := self._outside_really(path)) is not None), None)
 
@@ -246,12 +253,12 @@ def _texts(value: object, path: KeyPath, field: str = "") -> Iterator[tuple[KeyP
             yield from _texts(item, (*path, index), field)
 
 
-def _local(value: str) -> str | None:
+def _local(value: str, elsewhere: frozenset[str]) -> str | None:
     """Return the path of a file here that a text stands for, None if it is something elsewhere."""
     scheme = _SCHEME.match(value)
-    if scheme is None:
-        return value
-    return unquote(urlsplit(value).path) if scheme[1].lower() == "file" else None
+    if scheme is None or scheme[1].lower() not in elsewhere:
+        return None if value == "-" else value
+    return unquote(value[scheme.end() :]) if scheme[1].lower() == "file" else None
 
 
 def _reaches(part: Settings) -> set[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fetcher.model import Result
     from fetcher.service.settings import TelemetrySettings
 
+_log = logging.getLogger("opentelemetry.fetcher")
 DURATION = "http.client.request.duration"
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """In seconds, as the conventions have them."""
@@ -70,9 +71,10 @@ class Telemetry:
     def observe(self, results: Sequence[Result]) -> None:
         """Count results, and trace some of them."""
         self._durations.observe(results)
-        for result in results:
-            if random.random() < self._sample and result.started_at is not None:
-                self._tracing.add(result)
+        if self._sample:
+            for result in results:
+                if random.random() < self._sample:
+                    self._tracing.add(result)
 
     async def run(self) -> None:
         """Send metrics again and again."""
@@ -87,6 +89,12 @@ class Telemetry:
     # On a thread
 
     def _send(self) -> None:
+        try:
+            self._export()
+        except Exception as error:  # noqa: BLE001  whatever is wrong with it, what it looks at must go on
+            _log.warning("metrics could not be sent: %s: %s", type(error).__name__, error)
+
+    def _export(self) -> None:
         self._exporter.export(self._durations.export(self._resource), timeout_millis=_TIMEOUT * 1000)
 
     def _end(self) -> None:
@@ -124,7 +132,7 @@ class _Tracing:
             attributes=span_attributes(result),
         )
         if result.outcome is Outcome.FAILED:
-            span.set_status(self._status(self._failed, (result.error_message or "")[:_LONGEST_MESSAGE]))
+            span.set_status(self._status(self._failed, _text(result.error_message or "")[:_LONGEST_MESSAGE]))
         span.end(_nanoseconds(result.finished_at.timestamp()))
 
     def end(self) -> None:
@@ -179,7 +187,12 @@ def shown_url(url: str) -> str:
     if mark and any(name in query.lower() for name in _SIGNATURES):
         pairs = parse_qsl(query, keep_blank_values=True)
         query = urlencode([(name, "REDACTED" if name.lower() in _SIGNATURES else value) for name, value in pairs])
-    return f"{head}{mark}{query}"[:_LONGEST_URL]
+    return _text(f"{head}{mark}{query}"[:_LONGEST_URL])
+
+
+def _text(text: str) -> str:
+    """Return text that can be encoded: one lone surrogate would cost all spans that are sent with it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _server(url: str) -> tuple[str | None, int | None]:
@@ -241,19 +254,21 @@ class Durations:
         """Return everything so far, as the exporter takes it."""
         data, now = _load("opentelemetry.sdk.metrics.export"), time.time_ns()
         scope = _load("opentelemetry.sdk.util.instrumentation").InstrumentationScope("fetcher", __version__)
+        # Results may be counted meanwhile, on the loop: what is told of a series has to fit together.
+        copies = [(series, series.total, list(series.counts)) for series in list(self._series.values())]
         points = [
             data.HistogramDataPoint(
                 attributes=series.attributes,
                 start_time_unix_nano=self._started,
                 time_unix_nano=now,
-                count=sum(series.counts),
-                sum=series.total,
-                bucket_counts=list(series.counts),
+                count=sum(counts),
+                sum=total,
+                bucket_counts=counts,
                 explicit_bounds=BOUNDS,
                 min=series.least,
                 max=series.most,
             )
-            for series in list(self._series.values())
+            for series, total, counts in copies
         ]
         histogram = data.Histogram(points, data.AggregationTemporality.CUMULATIVE)
         metric = data.Metric(DURATION, "Duration of HTTP client requests.", "s", histogram)

@@ -55,6 +55,7 @@ _CLASSES_THAT_PASS = frozenset({"08", "40", "53", "57", "58"})
 _STATES_THAT_PASS = frozenset({"55P03", "25006"})
 _BAD_LOGIN = frozenset({"28000", "28P01", "3D000"})
 _NO_RIGHTS = "42501"
+_NO_VALUE = "23502"
 
 
 class PostgresSinkConfig(SinkSettings):
@@ -244,7 +245,8 @@ def _words(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return shown(str(error)) or type(error).__name__
+    # Not the server's DETAIL, which has the row.
+    return shown(getattr(error, "message", None) or str(error)) or type(error).__name__
 
 
 def _advice(state: str | None) -> str:
@@ -254,6 +256,8 @@ def _advice(state: str | None) -> str:
         return "grant this user SELECT, INSERT, UPDATE and DELETE on the table, and USAGE on its schema"
     if state == "42P10":
         return f"the table needs a primary key or unique constraint on ({', '.join(KEY)})"
+    if state == _NO_VALUE:
+        return "the table has a column of somebody else that has to have a value; give it a default, or name another"
     if state is not None and state.startswith("42"):
         return "the table is not as it has to be; name another, and 'create: true' creates it"
     return "see what the server says of it"

@@ -6,6 +6,7 @@ later version of fetcher has. One of somebody else is never changed.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fetcher.errors import ConfigError
@@ -23,6 +24,17 @@ TYPES: dict[Kind, str] = {
     "time": "timestamptz",
     "json": "jsonb",
 }
+_NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+_PROBES: dict[Kind, Any] = {
+    "text": "fetcher-check",
+    "integer": 200,
+    "real": 0.0,
+    "boolean": False,
+    "blob": b"",
+    "time": _NO_TIME,
+    "json": "{}",
+}
+_ABOUT_ALL_ROWS = frozenset({"23502", "42501"})  # a column without a value, no right
 _MARKING = (*(column.name for column in COLUMNS if column.required), RUN)
 _UNIQUE_BY_KEY = """
     SELECT count(*) FROM pg_index i
@@ -103,6 +115,23 @@ class Table:
         await connection.execute(f"EXPLAIN {self.upsert}", *nothing, "")
         if deletes:
             await connection.execute(f"EXPLAIN {self.delete}", "")
+        await self._probe(connection)
+
+    async def _probe(self, connection: asyncpg.Connection) -> None:
+        """Write a row and take it back: no plan shows a column that has to have a value, or a policy about rows.
+
+        What else a row may be refused for, such as a check, can be about the values of this one.
+        """
+        values = [[_PROBES[column.kind] if column.name != "outcome" else "ok"] for column in COLUMNS]
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(self.upsert, *values, "")
+        except Exception as error:
+            if getattr(error, "sqlstate", None) in _ABOUT_ALL_ROWS:
+                raise
+        finally:
+            await transaction.rollback()
 
     async def _check_creation(self, connection: asyncpg.Connection) -> None:
         if not self._may_create:

@@ -26,7 +26,6 @@ from fetcher.sources.threads import run_beside
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-_NAME = "postgres"
 _CONNECTING = 10.0  # seconds
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before each try to connect again
 _FIRST_ROWS = 32
@@ -62,6 +61,7 @@ class PostgresSource:
 
     def __init__(self, config: PostgresSourceConfig) -> None:
         self._config = config
+        self._name = config.identity
 
     def check(self) -> None:
         """Raise ConfigError if the database can not be reached, or the query is not a SELECT that it may answer."""
@@ -83,7 +83,9 @@ class PostgresSource:
                             yield chunk
             except lost as error:
                 if self._config.order is None or failures == len(_PAUSES):
-                    raise SourceError(f"{_NAME}: lost the connection: {_reason(error)}; resume the batch") from error
+                    raise SourceError(
+                        f"{self._name}: lost the connection: {_reason(error)}; resume the batch"
+                    ) from error
             else:
                 return
             await asyncio.sleep(_PAUSES[failures])
@@ -91,11 +93,11 @@ class PostgresSource:
 
     async def _rows(self, position: str | None) -> AsyncGenerator[Chunk, None]:
         config = self._config
-        start = position_of(_NAME, position)
+        start = position_of(self._name, position)
         async with self._transaction() as connection:
             statement = await connection.prepare(*await self._asked(connection, start))
             names = [column.name for column in statement.get_attributes() if column.name != _AFTER]
-            answer = Answer(_NAME, names, config.order, start, json_text=False)
+            answer = Answer(self._name, names, config.order, start, json_text=False)
             values = [] if config.order is None or start.after is None else [start.after]
             cursor = await statement.cursor(*values)
             async with aclosing(_portions(cursor)) as portions:
@@ -126,13 +128,15 @@ class PostgresSource:
             async with self._transaction() as connection:
                 statement = await connection.prepare(f"{_wrapped(self._config.query)} LIMIT 0")
                 types = {column.name: column.type.name for column in statement.get_attributes()}
-                check_columns(_NAME, [column.name for column in statement.get_attributes()], order)
+                check_columns(self._name, [column.name for column in statement.get_attributes()], order)
                 await statement.fetch()  # the server looks at rights when it begins, not when it parses
         except _lost(driver) as error:
-            raise ConfigError(f"{_NAME}: can not be reached: {_reason(error)}") from error
+            raise ConfigError(f"{self._name}: can not be reached: {_reason(error)}") from error
         if order is not None and types[order] not in _ORDERED:
             known = ", ".join(sorted(_ORDERED))
-            raise ConfigError(f"{_NAME}: order {order!r} is of type {types[order]}; it can be of {known}, by a cast")
+            raise ConfigError(
+                f"{self._name}: order {order!r} is of type {types[order]}; it can be of {known}, by a cast"
+            )
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Any]:
@@ -145,16 +149,16 @@ class PostgresSource:
                 config.dsn.get_secret_value(), timeout=_CONNECTING, command_timeout=limit, statement_cache_size=0
             )
         except unusable as error:
-            raise SourceError(f"{_NAME}: {_refused(error)}") from error
+            raise SourceError(f"{self._name}: {_refused(error)}") from error
         try:
             async with connection.transaction(readonly=True):
                 await _prepare(connection, config)
                 yield connection
         except _refusals(driver) as error:
-            raise SourceError(f"{_NAME}: the query failed: {_reason(error)}") from error
+            raise SourceError(f"{self._name}: the query failed: {_reason(error)}") from error
         except (OverflowError, ValueError) as error:
             why = f"the query has a value that can not be read: {_reason(error)}; cast it to text"
-            raise SourceError(f"{_NAME}: {why}") from error
+            raise SourceError(f"{self._name}: {why}") from error
         finally:
             # Nothing is left to be said to the server, which may be gone; what was begun ends with the connection.
             connection.terminate()

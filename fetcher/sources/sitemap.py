@@ -21,8 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, InvalidURL
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError, SourceError
 from fetcher.guard import GuardSwitch
@@ -70,16 +69,6 @@ class SitemapConfig(Settings):
     guard: GuardSwitch = None
     """For the sitemaps themselves: `true` fetches them from public addresses only. By default, as `http.guard`; `false`
     is none."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_its_name(cls, value: Any) -> Any:
-        for name in ("url", "path"):
-            if isinstance(value, dict) and name in value and "location" not in value:
-                raise PydanticCustomError(
-                    "sitemap", "has no {name}; where a sitemap is is its location", {"name": name}
-                )
-        return value
 
     def build(self) -> SitemapSource:
         """Return the source."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,17 @@ def test_a_format_whose_suffixes_are_none_is_named(tmp_path, suffixes):
     listed = fetcher(tmp_path, "parts", path=path)
     assert listed.returncode == 78
     assert "format 'odd' of broken-parts 0.1 can not be loaded (TypeError: SUFFIXES of odd_format is " in listed.stderr
+
+
+def test_a_package_without_its_source_is_listed(tmp_path):
+    path = broken(tmp_path, "[fetcher.stages]", "quiet = quiet_stage:Config")
+    source = tmp_path / "quiet_stage.py"
+    source.write_text(
+        "from fetcher.settings import Settings\n"
+        "class Config(Settings):\n    type: str = 'quiet'\n    def build(self): ...\n"
+    )
+    py_compile.compile(str(source), cfile=str(tmp_path / "quiet_stage.pyc"))
+    source.unlink()
+    listed = fetcher(tmp_path, "parts", "--json", path=path)
+    assert listed.returncode == 0, listed.stderr
+    assert "quiet" in [json.loads(line)["type"] for line in listed.stdout.splitlines()]

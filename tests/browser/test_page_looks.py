@@ -72,6 +72,7 @@ def test_a_newcomer_is_told_what_to_do(browser, nothing, width, scheme):
 @pytest.mark.parametrize("width", [375, 1280])
 def test_nothing_is_wider_than_the_screen(browser, full, width):
     with opened(browser, full, width=width) as page:
+        expect(page.locator(".name")).to_have_count(7)
         for name in page.locator(".name").all():
             name.click()
         expect(page.locator(".detail tbody tr").first).to_be_visible()

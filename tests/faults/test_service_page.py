@@ -69,6 +69,7 @@ def test_f109_whatever_the_service_says_the_page_shows_as_text(browser):
     scene = Snapshot.model_validate(hostile(json.loads(snapshot().model_dump_json())))
     with stage(lambda: scene, history()) as shown, opened(browser, shown.url) as page:
         expect(page.locator("#state")).to_contain_text("ready")
+        expect(page.locator(".name")).to_have_count(len(scene.batches))
         for name in page.locator(".name").all():
             name.click()
         for place in (

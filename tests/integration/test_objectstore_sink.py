@@ -242,6 +242,27 @@ async def test_a_folder_of_this_machine(tmp_path):
     await in_the_way.close()
 
 
+async def test_what_a_crash_has_left_of_objects_in_a_folder_is_deleted(tmp_path):
+    config = ObjectStoreConfig.model_validate({"path": f"file://{tmp_path}/a%20b/pages.jsonl"})
+    one = config.build()
+    mark = await begun(one)
+    run = run_of(mark)
+    mark = await one.write(results(1))
+    await one.close()
+    folder = tmp_path / "a b" / "pages.jsonl"
+    left = [f"part-00002-{run}.jsonl#1", f"part-00002-{run}.jsonl#12"]
+    others = ["part-00002-00000000.jsonl#1"]
+    for discards in (False, True):
+        for name in left + others:
+            (folder / name).write_bytes(b"half")
+        two = config.build()
+        await two.check(mark, resume=not discards)
+        await (two.discard(mark) if discards else two.open(mark))
+        await two.close()
+        mine = [] if discards else [f"part-00001-{run}.jsonl"]
+        assert sorted(path.name for path in folder.iterdir()) == sorted(mine + others)
+
+
 @pytest.mark.parametrize(
     "path",
     ["out.jsonl", "s3://bucket", "s3:///a.jsonl", "ftp://b/a.jsonl", "file://host/a.jsonl", "s3://b/../a.jsonl",

@@ -286,6 +286,40 @@ async def test_a_table_that_will_not_do_once_its_columns_are_added_stays_as_it_w
     assert await execute(there, schema) == [(0,)]
 
 
+async def test_a_column_that_has_to_have_a_value_is_found_before_anything_is_fetched(sink, schema, execute):
+    await begun(sink())
+    await execute(f"ALTER TABLE {schema}.results ADD COLUMN owner text NOT NULL")
+    message = await refused(sink())
+    assert 'null value in column "owner"' in message
+    assert message.endswith("has to have a value; give it a default, or name another")
+    assert "Failing row" not in message
+    await execute(f"ALTER TABLE {schema}.results ALTER COLUMN owner SET DEFAULT 'me'")
+    await begun(sink())
+    assert await execute(f"SELECT count(*) FROM {schema}.results") == [(0,)]
+
+
+async def test_a_policy_about_rows_is_found_before_anything_is_fetched(sink, schema, role, postgres, execute):
+    await begun(sink())
+    await execute(f"ALTER TABLE {schema}.results ENABLE ROW LEVEL SECURITY")
+    await execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+    await execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.results TO {role}")
+    dsn = postgres.dsn_of("postgres", role, "pass-of-role")
+    assert "new row violates row-level security policy" in await refused(sink(dsn=dsn, create=False))
+    await execute(f"CREATE POLICY mine ON {schema}.results USING (true)")
+    await begun(sink(dsn=dsn, create=False))
+
+
+async def test_a_check_that_the_row_of_a_check_does_not_fulfil_is_no_reason_to_refuse(sink, schema, execute):
+    await begun(sink())
+    await execute(f"ALTER TABLE {schema}.results ADD CHECK (url LIKE 'http://a.test/%')")
+    one = sink()
+    await begun(one)
+    await one.write([result(1)])
+    with pytest.raises(SinkError, match="violates check constraint") as caught:
+        await one.write([result(2, url="http://private.test/")])
+    assert "private" not in str(caught.value)
+
+
 async def test_a_server_that_takes_no_writes_is_refused(sink, role, postgres, execute):
     await execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
     assert "takes no writes" in await refused(sink(dsn=postgres.dsn_of("postgres", role, "pass-of-role")))

@@ -94,6 +94,25 @@ async def test_a_failure_says_what_it_was(collector):
     assert attributes(second)["error.type"] == "503"
 
 
+async def test_what_can_not_be_encoded_costs_no_other_span(collector):
+    sending = telemetry(collector.url)
+    failure = {"outcome": Outcome.FAILED, "error_kind": ErrorKind.BAD_HTTP}
+    sending.observe([result(), result(**failure, url="http://h.test/\udcff", error_message="\udc80")])
+    await sending.close()
+    good, bad = collector.spans
+    assert attributes(bad)["url.full"] == "http://h.test/?"
+    assert bad.status.message == "?"
+    assert good.status.message == ""
+
+
+async def test_a_fault_of_the_exporter_is_a_line_of_the_log(collector):
+    with structlog.testing.capture_logs() as lines:
+        sending = telemetry(collector.url)
+        sending._exporter.export = None
+        await sending.close()
+    assert [line["event"] for line in lines] == ["telemetry_problem"]
+
+
 async def test_metrics_count_all_jobs_and_traces_a_share_of_them(collector):
     sending = telemetry(collector.url, sample=0)
     sending.observe([result(number, total_s=seconds) for number, seconds in enumerate([0.001, 0.25, 0.3, 99.0])])

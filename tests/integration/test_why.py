@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import web
 from batches import TEST_HOSTS
+from bounded_runs import batch, first, true, why
 from origin_process import origin_process
 
-from fetcher.assembly import Batch, Shared
-from fetcher.config import Config
+from fetcher.assembly import Shared
 from fetcher.engine.advice import USUAL, Bound
 from fetcher.engine.limiter import LimitSettings
 from fetcher.engine.sampling import sample
@@ -20,8 +19,6 @@ from fetcher.interfaces import Chunk
 from fetcher.model import Job
 from fetcher.registry import config_class
 from fetcher.service.why import Reasons
-
-LOOKS = 6
 
 
 @pytest.fixture(scope="module")
@@ -32,49 +29,6 @@ def origin():
 
 def url(origin, path, host="a.test"):
     return f"http://{host}:{origin.port}{path}"
-
-
-def batch(folder, sources, *, shared=None, **sections):
-    config = {
-        "name": folder.name,
-        "sources": sources,
-        "queue": "memory",
-        "http": TEST_HOSTS,
-        "shutdown_timeout": "100ms",
-        "sinks": [{"type": "file", "path": str(folder / "out.jsonl"), "format": "jsonl"}],
-    }
-    return Batch(Config.model_validate(config | sections), fresh=True, shared=shared)
-
-
-async def true(condition):
-    while not condition():  # noqa: ASYNC110  the state of an engine, which tells nobody
-        await asyncio.sleep(0.01)
-
-
-async def why(*batches, until=lambda: True):
-    """Run batches until there were some looks after ``until`` is true; return what bounds them."""
-    async with AsyncExitStack() as stack:
-        for one in batches:
-            await one.open()
-            stack.push_async_callback(one.close)
-        late = []
-        reasons = Reasons(lambda: [one.engine for one in batches], late.append)
-        runs = [asyncio.create_task(one.run()) for one in batches]
-        await true(until)
-        looking = asyncio.create_task(reasons.run())
-        await true(lambda: len(late) > LOOKS or all(run.done() for run in runs))
-        looking.cancel()
-        for one in batches:
-            one.drain()
-        await asyncio.wait([looking, *runs])
-        return reasons
-
-
-def first(reasons):
-    said = reasons.get()
-    assert sum(one.share for one in said.bounds) == pytest.approx(1, abs=0.001)
-    assert said.bounds[0].name in said.verdict
-    return said.bounds[0]
 
 
 async def test_a_host_at_its_limit(origin, tmp_path):
@@ -195,7 +149,7 @@ async def test_something_that_blocks_the_loop(origin, tmp_path):
         return bool(blocking)
 
     try:
-        found = first(await why(one, until=has_begun))
+        found = first(await why(one, until=has_begun, kind=Reasons))
     finally:
         blocking[0].cancel()
     assert found.name == Bound.CPU

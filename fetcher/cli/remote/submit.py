@@ -15,9 +15,9 @@ from cyclopts import Parameter
 from rich.live import Live
 
 from fetcher.cli.exits import EXIT_FAILURES
+from fetcher.cli.logs import configure_logging
 from fetcher.cli.remote import shown
 from fetcher.cli.remote.options import USUAL, To, TokenFile, ask
-from fetcher.cli.logs import configure_logging
 from fetcher.errors import EXIT_RESUMABLE, ConfigError
 from fetcher.service.client import Client, Upload
 from fetcher.service.models import State

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
 
 import pytest
 import structlog
@@ -12,14 +14,16 @@ from fetcher.cli.logs import LibraryHandler, configure_logging
 
 
 @pytest.fixture
-def logged(capsys):
-    """Return what was logged since, line by line."""
+def logged(monkeypatch):
+    """Return the lines that were logged so far."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
     before = structlog.get_config()
     configure_logging()
     configure_logging()
 
     def read():
-        text = capsys.readouterr().err
+        text = stream.getvalue()
         assert text.isascii()
         assert not {character for character in text if ord(character) < 32} - {"\n"}
         return [json.loads(line) for line in text.splitlines()]
@@ -52,9 +56,13 @@ def test_what_a_library_logs_is_an_event_once(logged):
     assert line["message"] == "not for http://***@h/"
 
 
+def fail():
+    raise ValueError("x" * 3000 + " the reason")
+
+
 def test_a_traceback_is_a_field(logged):
     try:
-        raise ValueError("x" * 10_000 + " the reason")
+        fail()
     except ValueError:
         logging.getLogger("aiohttp.server").exception("unhandled")
         structlog.get_logger().exception("batch_crashed")

@@ -633,6 +633,7 @@ def test_the_patterns_that_have_words_are_those_of_configs():
         ("stages=[decod]", "write {type: decode} for the stage"),
         ("stages=[Extract]", "write {type: extract} for the stage"),
         ("stages=[statu]", "a record has no field 'statu'; did you mean 'status'?"),
+        ("sources=[{type: sitemap, url: x}]", "sources.0.url: unknown key; did you mean 'location'?"),
         ("sinks=[out/x.db]", "sinks.0: is no file of records; write {type: sqlite, path: out/x.db} for a database"),
         ("sinks=[out/X.SQLITE3]", "write {type: sqlite, path: out/X.SQLITE3}"),
     ],

@@ -160,6 +160,14 @@ OUTSIDE = [
     ("body: {store: file, path: 'link/{sha256}'}", "body.path"),
     ("body: {store: file, work: /tmp/work}", "body.work"),
     ("http: {cache: {path: /tmp/cache.db}}", "http.cache.path"),
+    ("sources: [{type: file, path: 'x://../../etc/passwd'}]", "sources.0.path"),
+    ("sources: [{type: file, path: 'http://../../etc/passwd'}]", "sources.0.path"),
+    ("sources: [{type: file, path: 'linked*/{a}*.csv'}]", "sources.0.path"),
+    ("sources: [{type: sqlite, path: 's3://../../x.db', query: select 1, order: id}]", "sources.0.path"),
+    ("sources: [{type: sitemap, location: 's3://../../x.xml'}]", "sources.0.location"),
+    ("sinks: [{type: file, path: 's3://../../out.jsonl'}]", "sinks.0.path"),
+    ("sinks: [{type: file, path: 'file:///tmp/../../../out.jsonl'}]", "sinks.0.path"),
+    ("sinks: ['file:///tmp/%2e%2e/out.jsonl']", "sinks.0.path"),
     ("sources: [state/service/service.db]", "sources.0.path"),
     ("sources: [state/service/batches/other/urls.csv]", "sources.0.path"),
     ("sinks: [state/service/batches/other/results.jsonl]", "sinks.0.path"),
@@ -170,6 +178,7 @@ OUTSIDE = [
 def test_paths_lead_nowhere_else(folder, line, field):
     (folder / "link").symlink_to("/etc")
     (folder / "linked").mkdir()
+    (folder / "linked" / "{a}x.csv").symlink_to("/etc/hostname")
     for place in (folder / "linked", folder / "data"):
         (place / "hidden.csv").symlink_to("/etc/hostname")
     text = line + "\n" if line.startswith("sources") else f"{line}\nsources: ['{URL}']\n"

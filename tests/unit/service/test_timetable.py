@@ -150,11 +150,11 @@ def run(settings, clock, last=None, busy=lambda _: False):
 def test_each_time_of_years_is_run_once():
     for zone in ZONES:
         settings = schedule(cron="30 2 * * *", timezone=zone)
-        clock = [START + 1800 * n for n in range(3 * 365 * 48)]
+        clock = [START + 7200 * n for n in range(2 * 365 * 12)]
         done = [time for _, what, time in run(settings, clock) if what == "run"]
         assert done == sorted(set(done))
-        # Every day has one, whatever its clocks do; Apia and the first day may differ.
-        assert abs(len(done) - 3 * 365) <= 1
+        # Every day has one, whatever its clocks do; the first may have been over.
+        assert abs(len(done) - 2 * 365) <= 1
         assert max(later - sooner for sooner, later in pairwise(done)) <= DAY + 3600
 
 

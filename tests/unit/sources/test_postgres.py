@@ -315,3 +315,11 @@ def test_the_errors_of_the_driver_are_told_apart():
     assert issubclass(asyncpg.InvalidPasswordError, refusals)
     assert issubclass(asyncpg.InsufficientPrivilegeError, refusals)
     assert issubclass(asyncpg.ConnectionDoesNotExistError, lost)
+
+
+def test_a_failure_says_of_which_database_it_is_and_nothing_of_who_asks(postgres):
+    dsn = postgres.dsn_of("no-such-one", password="secret")
+    with pytest.raises(ConfigError) as refused:
+        PostgresSourceConfig(dsn=dsn, query="SELECT 1 AS url").build().check()
+    assert str(refused.value).startswith(f"postgresql://127.0.0.1:{postgres.port}/no-such-one: ")
+    assert "secret" not in str(refused.value)

@@ -478,9 +478,3 @@ async def test_no_message_shows_what_may_be_a_key(monkeypatch):
             await jobs_of(f"{place}?key=hunter2")
     assert str(caught.value).startswith(f"{place}?...: ")
     assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["url", "path"])
-def test_a_location_by_another_name_is_told_its_own(name):
-    with pytest.raises(ValidationError, match=f"has no {name}; where a sitemap is is its location"):
-        SitemapConfig.model_validate({name: "http://a.test/sitemap.xml"})
