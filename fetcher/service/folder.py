@@ -14,7 +14,6 @@ import re
 import shutil
 import stat
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -129,13 +128,14 @@ class Folder:
 
     async def _attend(self) -> float:
         """Take what is whole; return in how many seconds to look again."""
+        unsettled, failure = False, None
         try:
             unsettled = await self._claim()
-            if asyncio.get_running_loop().time() >= self._retry_at:
-                await self._submit_all()
         except OSError as error:
-            self._trouble("folder", f"service.watch: {error.filename}: {error.strerror}")
-            return RESCAN
+            failure = f"{error.filename}: {error.strerror}"
+        if asyncio.get_running_loop().time() >= self._retry_at:
+            failure = await self._submit_all() or failure
+            self._trouble("folder", failure and f"service.watch: can not take {failure}")
         return LOOK if unsettled else RESCAN
 
     # From the inbox
@@ -156,19 +156,29 @@ class Folder:
 
     # To the keeper
 
-    async def _submit_all(self) -> None:
-        """Have everything become a batch that was taken. What fails for a reason of ours is tried again later."""
+    async def _submit_all(self) -> str | None:
+        """Have everything become a batch that was taken. Return what failed for a reason of ours: it is tried again."""
         failure = None
-        for claim in await asyncio.to_thread(self._inbox.claims):
-            try:
-                await self._submit(claim)
-            except StateBusyError:
-                break  # the service is about to end
-            except (OSError, StateError) as error:
-                failure = f"{claim.shown}: {error.strerror if isinstance(error, OSError) else error}"
+        try:
+            for claim in await asyncio.to_thread(self._inbox.claims):
+                failure = await self._tried(claim) or failure
+        except StateBusyError:
+            pass  # the service is about to end
+        except OSError as error:
+            failure = f"{error.filename}: {error.strerror}"
         if failure is not None:
             self._retry_at = asyncio.get_running_loop().time() + RESCAN
-        self._trouble("folder", None if failure is None else f"service.watch: can not take {failure}")
+        return failure
+
+    async def _tried(self, claim: Claim) -> str | None:
+        """Submit what a file has; return why that failed. Raises StateBusyError."""
+        try:
+            await self._submit(claim)
+        except StateBusyError:
+            raise
+        except (OSError, StateError) as error:
+            return f"{claim.shown}: {error.strerror if isinstance(error, OSError) else error}"
+        return None
 
     async def _submit(self, claim: Claim) -> None:
         """Submit what a file has; move it to where that has got it. May be repeated."""
@@ -246,21 +256,24 @@ class Folder:
 
     async def _finish(self, claim: Claim) -> None:
         """Wait until a batch has ended, and put its file where that is seen."""
-        try:
-            view = await self._keeper.wait(claim.id)
-            move = partial(self._inbox.finish, claim, view.model_dump_json(indent=1) + "\n")
-        except UnknownBatchError:
-            # It was deleted, and nobody knows what has become of it: whoever wants it again says so.
-            words = f"{claim.shown}: it had a batch, {claim.id}, which the service does not know any more"
-            move = partial(self._inbox.reject, claim, [words])
         while True:
             try:
-                await asyncio.to_thread(move)
-            except OSError as error:
-                log.warning("file_stuck", file=claim.shown, reason=error.strerror)
+                await self._end(claim)
+            except (OSError, StateError) as error:
+                log.warning("file_stuck", file=claim.shown, reason=str(error))
                 await asyncio.sleep(RESCAN)
             else:
                 return
+
+    async def _end(self, claim: Claim) -> None:
+        try:
+            view = await self._keeper.wait(claim.id)
+        except UnknownBatchError:
+            # It was deleted, and nobody knows what has become of it: whoever wants it again says so.
+            words = f"{claim.shown}: it had a batch, {claim.id}, which the service does not know any more"
+            await asyncio.to_thread(self._inbox.reject, claim, [words])
+        else:
+            await asyncio.to_thread(self._inbox.finish, claim, view.model_dump_json(indent=1) + "\n")
 
 
 def _told(problem: str, claim: Claim, upload: Path | None) -> str:

@@ -245,6 +245,45 @@ async def test_a_full_disk_takes_nothing_and_loses_nothing(origin, monkeypatch):
         await until(lambda: troubles["folder"] is None)
 
 
+async def test_a_file_that_can_not_be_taken_is_told_and_keeps_no_other(origin, monkeypatch):
+    monkeypatch.setattr(module, "RESCAN", 0.1)
+    rename, stuck = Path.rename, [True]
+
+    def stubborn(path, target):
+        if path.name == "a.yaml" and stuck[0]:
+            raise PermissionError(1, "Operation not permitted", str(path))
+        return rename(path, target)
+
+    async with watching() as (drop, _, troubles):
+        drop.put("a.yaml", config(f"{origin}/bytes/1"))
+        drop.put("b.yaml", config(f"{origin}/bytes/1"))
+        monkeypatch.setattr(Path, "rename", stubborn)
+        await until(drop.ends)
+        await until(lambda: troubles.get("folder"))
+        assert "inbox/a.yaml: Operation not permitted" in troubles["folder"]
+        assert [end.name for end in drop.ends()] == ["b"]
+        stuck[0] = False
+        await until(lambda: len(drop.ends()) == 2)
+        await until(lambda: troubles["folder"] is None)
+
+
+async def test_an_end_that_can_not_be_noted_is_noted_later(origin, monkeypatch):
+    monkeypatch.setattr(module, "RESCAN", 0.1)
+    finish, full = module.Inbox.finish, [3]
+
+    def finish_if_there_is_room(*args):
+        if full[0]:
+            full[0] -= 1
+            raise OSError(28, "No space left on device")
+        finish(*args)
+
+    monkeypatch.setattr(module.Inbox, "finish", finish_if_there_is_room)
+    async with watching() as (drop, _, _):
+        drop.put("b.yaml", config(f"{origin}/bytes/1"))
+        await until(drop.ends)
+        assert full[0] == 0
+
+
 async def test_a_file_that_is_deleted_while_its_batch_runs_takes_nothing_with_it(origin):
     async with watching() as (drop, keeper, _):
         drop.put("u.txt", "".join(f"{origin}/delay/0.05/bytes/1?n={n}\n" for n in range(40)))

@@ -76,7 +76,10 @@ class Served:
         headers |= more.pop("headers", {})
         async with self.client.request(method, self.service.url + path, headers=headers, **more) as answer:
             body = await answer.text()
-            return answer.status, json.loads(body) if answer.content_type.endswith("json") else body
+            return answer.status, json.loads(body) if answer.content_type in {
+                "application/json",
+                "application/problem+json",
+            } else body
 
     async def get(self, path):
         status, body = await self.ask("GET", path)
@@ -251,7 +254,7 @@ async def test_schedules_and_the_room_for_connections_change(here):
     async with served(here, {}) as at:
         batch = {"sources": ["http://127.0.0.1:9/"], "retry": {"attempts": 1}}
         at.write({"schedules": [{"name": "s", "every": "1h", "batch": batch}], "service": {"max_connections": 55}})
-        await at.until(lambda: at.service.keeper.list().batches)
+        await at.until(lambda: [True for view in at.service._schedules.views().schedules if view.last_batch])
         (view,) = at.service.keeper.list().batches
         assert (view.origin, (await at.get("/v1/schedules"))["schedules"][0]["last_batch"]) == ("schedule", view.id)
         assert at.service._listening.runner.server._most == 55
@@ -259,7 +262,7 @@ async def test_schedules_and_the_room_for_connections_change(here):
 
 def test_sighup_reloads_and_ends_nothing_at_any_time(here):
     path = here / "service.yaml"
-    path.write_text("limits: {concurrency: 5}\n")
+    path.write_text("limits: {concurrency: 5, breaker: off}\n")
     with serve_process(here, config=str(path)) as service:
         os.utime(path)
         service.process.send_signal(signal.SIGHUP)

@@ -35,7 +35,7 @@ async def test_a_host_at_its_limit(origin, tmp_path):
     one = batch(tmp_path, [url(origin, "/delay/0.05/bytes/10?n={1..2000}")], limits={"per_host": {"concurrency": 1}})
     found = first(await why(one))
     assert found.name == Bound.HOST_LIMITS
-    assert found.share > 0.8
+    assert found.share > 0.5
     assert found.details == ["a.test (100%)"]
     assert "limits.per_host.concurrency" in found.advice
 
@@ -44,7 +44,7 @@ async def test_a_rate(origin, tmp_path):
     limits = {"per_host": {"rate": "5/s"}}
     found = first(await why(batch(tmp_path, [url(origin, "/bytes/10?n={1..2000}")], limits=limits)))
     assert found.name == Bound.RATE
-    assert found.share > 0.8
+    assert found.share > 0.5
     assert found.details == ["a.test (100%)"]
 
 
@@ -52,7 +52,7 @@ async def test_a_tiny_concurrency(origin, tmp_path):
     sources = [url(origin, "/delay/0.05/bytes/10?n={1..2000}", host) for host in ("a.test", "b.test")]
     found = first(await why(batch(tmp_path, sources, limits={"concurrency": 2})))
     assert found.name == Bound.CONCURRENCY
-    assert found.share > 0.8
+    assert found.share > 0.5
     assert found.details == [f"{tmp_path.name} (100%)"]
 
 
@@ -112,7 +112,7 @@ async def test_a_slow_sink(origin, tmp_path):
     finally:
         await runner.cleanup()
     assert found.name == Bound.SINK
-    assert found.share > 0.8
+    assert found.share > 0.5
     assert found.details == ["hooked (100%)"]
 
 
@@ -130,7 +130,7 @@ async def test_a_source_that_brings_too_little(origin, tmp_path):
     one.engine._feeder._sources = [Trickle()]
     found = first(await why(one))
     assert found.name == Bound.SOURCE
-    assert found.share > 0.8
+    assert found.share > 0.5
 
 
 async def test_something_that_blocks_the_loop(origin, tmp_path):
