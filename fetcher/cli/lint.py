@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from fetcher.assembly import Batch
 from fetcher.cli.exits import EXIT_USAGE
-from fetcher.config import json_schema, load
+from fetcher.config import Config, json_schema, load
 from fetcher.config.document import parse
 from fetcher.config.loading import load_root
 from fetcher.errors import ConfigError
@@ -57,8 +60,14 @@ def _is_of_service(path: str) -> bool:
         return False  # what is wrong with it, loading it will tell
 
 
-def schema() -> int:
-    """Print the JSON Schema of a config, for editors."""
-    json.dump(json_schema(), sys.stdout, indent=2)
+def schema(*, service: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Print the JSON Schema of a config, for editors.
+
+    Parameters
+    ----------
+    service
+        That of a service instead of that of a batch.
+    """
+    json.dump(json_schema(ServiceConfig if service else Config), sys.stdout, indent=2)
     sys.stdout.write("\n")
     return 0

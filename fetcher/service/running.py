@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from fetcher.errors import EXIT_RESUMABLE, ErrorKind, FetcherError
-from fetcher.model import Outcome
+from fetcher.errors import EXIT_RESUMABLE, FetcherError
 from fetcher.service.models import State
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from fetcher.assembly import Batch
 
-# Skipped, but nobody chose that: who asks for these jobs has not got them.
-_NOT_HAD = (ErrorKind.HOST_DOWN, ErrorKind.ROBOTS_UNREACHABLE)
 _CUT = 2.0  # seconds that a batch which is cancelled has for what is in flight
 
 
@@ -165,9 +162,7 @@ def _done(batch: Batch) -> End:
     engine = batch.engine
     if not engine.accounted:
         return End(State.FAILED, f"{engine.added:,} jobs, but not one record for each: this is a fault of fetcher")
-    tally = engine.delivery.tally
-    failed = tally.outcomes.get(Outcome.FAILED, 0) + sum(tally.count(kind) for kind in _NOT_HAD)
-    return End(State.DONE, exceeded=batch.config.max_failures.exceeded(failed, engine.added))
+    return End(State.DONE, exceeded=engine.delivery.tally.exceeds(batch.config.max_failures, engine.added))
 
 
 async def within(seconds: float, *events: asyncio.Event) -> bool:

@@ -99,9 +99,9 @@ async def watching(path="drop", **service):
                 raise running.exception()
 
 
-async def until(what):
+async def until(what, seconds=SOON):
     """Wait until something is so. Looked at often, as files tell nobody."""
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(seconds):
         while not what():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -180,7 +180,7 @@ async def test_two_hundred_files_at_once_are_two_hundred_batches(origin):
                 drop.put(f"b.{n}.yaml", config(f"{origin}/bytes/1?n={n}"))
             else:
                 drop.put(f"u {n}.txt", f"{origin}/bytes/1?n={n}\n")
-        await until(lambda: len(drop.ends()) == 200 and not drop.left())
+        await until(lambda: len(drop.ends()) == 200 and not drop.left(), 110)
         assert keeper.counts()["done"] == 200
         assert {end.progress.outcomes["ok"] for end in drop.ends()} == {1}
         urls = Counter()
