@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fetcher.engine.engine import Engine
 
 _GC_BIRTHS = 20_000
+_WORTH_A_WORD = 5.0  # seconds
 _WIDTH = 160  # where there is no terminal to ask
 
 Override = Annotated[list[str] | None, Parameter(name=["-s", "--set"], negative="")]
@@ -180,7 +181,7 @@ def _how_to_resume(engine: Engine, deadline: Deadline) -> str:
 
 
 async def _run_shown(batch: Batch, console: Console) -> list[Finding]:
-    """Run a batch, and return what has bounded its throughput."""
+    """Run a batch, and return what has bounded its throughput, unless it was over too soon to care."""
     lookout = Lookout(lambda: [batch.engine], window=inf)
     calm_collector()
     watching = [
@@ -193,7 +194,7 @@ async def _run_shown(batch: Batch, console: Console) -> list[Finding]:
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
-    return lookout.findings()
+    return lookout.findings() if lookout.seconds >= _WORTH_A_WORD else []
 
 
 def announce(batch: Batch, console: Console) -> None:

@@ -25,9 +25,9 @@ def block(marker):
 
 
 def shape(text):
-    """Return a summary without what differs from one run to the next: durations and rates."""
+    """Return a summary without what differs from one run to the next: durations and rates, and what bounds a long one."""
     text = re.sub(r"[\d.]+ m?s\b|[\d,]+ jobs/s", "N", text)
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip() and not line.startswith("bound by")]
 
 
 def run(folder, *arguments, secrets=()):
