@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 RUNS ?= 20
 EXAMPLES ?= 20000
 JOBS ?= 20000
+SECONDS ?= 600
 
-.PHONY: help demo test lint format crash fuzz soak bench clean
+.PHONY: help demo test lint format crash fuzz soak bench screenshots clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/'
@@ -41,6 +42,9 @@ bench: $(VENV)/.dev   ## measure against blocking sockets and peers, in short (p
 	$(BIN)/python -m benchmarks small --repeat 2
 	$(BIN)/python -m benchmarks latency --repeat 1 --requests 5000
 	$(BIN)/python -m benchmarks scale
+
+screenshots: $(VENV)/.dev   ## pictures of the page of the service into build/screenshots
+	$(BIN)/python -m tests.browser.screenshots build/screenshots
 
 clean:   ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
