@@ -147,7 +147,7 @@ class Config(Settings):
     priority: int = Field(default=0, ge=-1000, le=1000)
     """How a service shares its concurrency between batches: one of a higher priority goes first, before all others.
     `fetcher run` has but one batch."""
-    weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0.001, le=1000, allow_inf_nan=False)
     """How a service shares its concurrency between batches of equal priority: one of weight 2 gets twice as much as
     one of weight 1."""
     sources: list[Annotated[Settings, Part("sources", shorthand=_source)]] = Field(min_length=1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
+import re
+import secrets
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import quote, urlsplit
@@ -64,7 +66,10 @@ class Client:
 
     async def submit(self, upload: Upload) -> BatchView:
         """Submit a config or a file of URLs. It is taken once, however often it has to be sent."""
-        headers = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": upload.media_type}
+        # The id of the batch begins with the key.
+        name = upload.about.get("name") or re.sub(r"[^A-Za-z0-9._-]+", "-", upload.path.stem)
+        key = f"{name[:60]}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+        headers = {"Idempotency-Key": key, "Content-Type": upload.media_type}
         answer = await self._ask("POST", "/v1/batches", upload=upload, headers=headers, params=upload.about)
         return BatchView.model_validate_json(answer)
 

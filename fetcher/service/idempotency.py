@@ -22,6 +22,8 @@ PATTERN = r"^[!-~]{1,255}$"
 """What a key may be."""
 _NAME = "Idempotency-Key"
 _COMMENT = "# submission "
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_READABLE = 100
 
 
 def batch_id(request: web.Request, whose: str) -> str | None:
@@ -32,7 +34,9 @@ def batch_id(request: web.Request, whose: str) -> str | None:
     if len(keys) > 1 or not re.fullmatch(PATTERN, keys[0]):
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"{_NAME} should be up to 255 visible ASCII characters, once")
     both = f"{whose}\n{keys[0]}"
-    return f"key-{hashlib.sha256(both.encode()).hexdigest()[:32]}"
+    # It begins with what the client has chosen, so that people know their batches by it.
+    readable = _UNFIT.sub("-", keys[0][:_READABLE]).strip("._-") or "key"
+    return f"{readable}-{hashlib.sha256(both.encode()).hexdigest()[:16]}"
 
 
 def signed(config: str, upload: Path | None) -> str:

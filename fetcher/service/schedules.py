@@ -101,6 +101,9 @@ class Schedules:
             found = decide(schedule, entry.at, self._clock(), busy=busy, was_there=schedule.name in self._waiting)
             if found is not None:
                 await self._do(schedule, entry, found)
+            elif schedule.name in self._waiting:
+                self._waiting.discard(schedule.name)
+                self._tell(schedule.name, None)
         except StateBusyError:
             # The service is about to end, and comes back to it when it is there again.
             self._waiting.add(schedule.name)
@@ -128,20 +131,28 @@ class Schedules:
                 self._waiting.add(schedule.name)
 
     async def _submit(self, schedule: ScheduleSettings, entry: Entry, at: float) -> None:
-        batch_id, ran = f"{schedule.name}-{_time(at):%Y%m%dT%H%M%SZ}", at
-        refused = None
+        batch_id = f"{schedule.name}-{_time(at):%Y%m%dT%H%M%SZ}"
+        refused = await self._refused(schedule, batch_id)
+        last = (batch_id, at) if refused is None else (entry.batch, entry.ran)
+        await self._note(schedule, Entry(at, rule(schedule), *last))
+        self._tell(schedule.name, refused)
+
+    async def _refused(self, schedule: ScheduleSettings, batch_id: str) -> str | None:
+        """Submit a batch; return why it can not be one. It will not be better in a moment, but may be the next time."""
+        log = structlog.get_logger()
         try:
             text, label = await asyncio.to_thread(config_text, schedule, self._config.service.max_config)
             await self._keeper.submit(text, label, "schedule", batch_id=batch_id)
         except ConfigProblems as error:
-            # It will not be better in a moment; its next time is another chance.
-            refused = "; ".join(error.problems)
-            structlog.get_logger().error("schedule_refused", schedule=schedule.name, problems=error.problems)
-        if refused is None:
-            await self._note(schedule, Entry(at, rule(schedule), batch_id, ran))
-        else:
-            await self._note(schedule, Entry(at, rule(schedule), entry.batch, entry.ran))
-        self._tell(schedule.name, refused)
+            log.warning("schedule_refused", schedule=schedule.name, problems=error.problems)
+            return "; ".join(error.problems)
+        except (FetcherError, OSError):
+            raise
+        except Exception as error:
+            # It is this batch's alone, and others are to be submitted.
+            log.exception("schedule_crashed", schedule=schedule.name)
+            return f"this is a fault of fetcher: {type(error).__name__}: {error}"
+        return None
 
     def _is_busy(self, batch_id: str | None) -> bool:
         """Tell whether a batch has not ended."""

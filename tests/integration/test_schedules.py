@@ -239,6 +239,34 @@ async def test_a_batch_that_was_submitted_but_not_noted_is_not_run_twice(origin,
         assert (at.keeper.get("s-20260301T130000Z").state, at.troubles["schedule s"]) == ("done", None)
 
 
+async def test_a_fault_of_ours_is_that_of_one_time(origin, monkeypatch):
+    async with scheduled(hourly(f"{origin}/bytes/1")) as at:
+        await at.at(NOW)
+
+        async def broken(*_, **__):
+            raise ZeroDivisionError("by zero")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(at.keeper, "submit", broken)
+            await at.at(NOW + HOUR)
+        assert at.view().trouble == "this is a fault of fetcher: ZeroDivisionError: by zero"
+        await at.at(NOW + 2 * HOUR)
+        assert (at.ids(), at.view().trouble) == (["s-20260301T140000Z"], None)
+
+
+async def test_a_new_schedule_that_can_not_be_noted_is_noted_later(origin, monkeypatch):
+    monkeypatch.setattr(module.Diary, "write", failing := Failing(module.Diary.write))
+    async with scheduled(hourly(f"{origin}/bytes/1")) as at:
+        failing.fails = True
+        assert await at.at(NOW) == module.BUSY_SECONDS
+        assert "No space left on device" in at.view().trouble
+        failing.fails = False
+        assert await at.at(NOW + 1) > module.BUSY_SECONDS
+        assert (at.view().trouble, at.view().waiting) == (None, False)
+        await at.at(NOW + HOUR)
+        assert at.ids() == ["s-20260301T130000Z"]
+
+
 class Failing:
     """A method that fails while it is to."""
 

@@ -33,6 +33,7 @@ CASES = {
     "scale": ([], [["fetcher_null 2", "fetcher_null 20", "fetcher_null 200", "fetcher_run 2", "fetcher_run 20"]]),
     "hardening": ([], [list(VARIANTS)]),
     "sinks": ([], [list(OUTPUTS)]),
+    "service": ([], [["fetcher_run", "fetcher_service", "watched", "two batches"]]),
     "hosts": ([], [[f"{name}, {order}" for name in ("steep", "flat") for order in ("random", "sorted")]]),
 }
 REQUESTS = {"large": 2, "latency": 100}
