@@ -37,6 +37,7 @@ fuzz: $(VENV)/.dev   ## feed EXAMPLES mutated responses to the transport
 
 soak: $(VENV)/.dev   ## batches of JOBS jobs whose sinks are away for part of the time
 	SOAK=$(JOBS) $(BIN)/python -m pytest --timeout 3600 tests/acceptance/test_stored_outages.py tests/acceptance/test_stream_outages.py tests/acceptance/test_outage_memory.py
+	SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest -s tests/acceptance/test_serve_soak.py
 
 bench: $(VENV)/.dev   ## measure against blocking sockets and peers, in short (python -m benchmarks has more)
 	$(BIN)/python -m benchmarks small --repeat 2

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from fetcher.service.app import create_app, listen
-from fetcher.service.desk import Desk
-from fetcher.service.events import Events
+from fetcher.service.api.app import create_app, listen
+from fetcher.service.api.desk import Desk
+from fetcher.service.api.events import Events
 from fetcher.service.keeper import Keeper
+from fetcher.service.observing.snapshots import Snapshots
 from fetcher.service.settings import ServiceConfig
-from fetcher.service.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from fetcher.service.app import Listening
+    from fetcher.service.api.app import Listening
 
 READY = "ready"
 NDJSON = "application/x-ndjson"

@@ -10,7 +10,7 @@ from batches import TEST_HOSTS
 
 from fetcher.assembly import Batch
 from fetcher.config import Config
-from fetcher.service.why import Reasons
+from fetcher.service.observing.why import Reasons
 
 LOOKS = 6
 

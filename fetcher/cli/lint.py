@@ -15,7 +15,7 @@ from fetcher.config import Config, json_schema, load
 from fetcher.config.document import parse
 from fetcher.config.loading import load_root
 from fetcher.errors import ConfigError
-from fetcher.service.schedules import check_schedules
+from fetcher.service.arrivals.schedules import check_schedules
 from fetcher.service.settings import ServiceConfig
 
 _OF_SERVICE = {"service", "schedules"}

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from fetcher.errors import BatchStateError, StateBusyError, StateError, UnknownBatchError
-from fetcher.service.catalogue import Catalogue, Row
-from fetcher.service.identity import check_id
-from fetcher.service.locks import Locks
+from fetcher.service.batches.catalogue import Catalogue, Row
+from fetcher.service.batches.identity import check_id
+from fetcher.service.batches.locks import Locks
+from fetcher.service.batches.preparation import Preparation
+from fetcher.service.batches.running import End, Run, within
+from fetcher.service.batches.shelf import Shelf
+from fetcher.service.batches.workspace import Workspace
 from fetcher.service.models import ENDED, BatchView, Progress, State
-from fetcher.service.preparation import Preparation
-from fetcher.service.running import End, Run, within
-from fetcher.service.shelf import Shelf
-from fetcher.service.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -16,7 +16,7 @@ import structlog
 
 from fetcher.config import ConfigProblems
 from fetcher.config.loading import load_root
-from fetcher.service.schedules import check_schedules
+from fetcher.service.arrivals.schedules import check_schedules
 from fetcher.service.settings import ServiceConfig
 
 if TYPE_CHECKING:

@@ -17,17 +17,17 @@ import structlog
 
 from fetcher import __version__
 from fetcher.assembly import Shared
-from fetcher.service.app import create_app, listen
-from fetcher.service.desk import Desk
-from fetcher.service.events import Events
-from fetcher.service.folder import Folder
+from fetcher.service.api.app import create_app, listen
+from fetcher.service.api.desk import Desk
+from fetcher.service.api.events import Events
+from fetcher.service.arrivals.folder import Folder
+from fetcher.service.arrivals.schedules import Schedules, check_schedules
 from fetcher.service.keeper import Keeper
-from fetcher.service.metrics import Metrics
+from fetcher.service.observing.metrics import Metrics
+from fetcher.service.observing.snapshots import Snapshots
+from fetcher.service.observing.telemetry import Telemetry
+from fetcher.service.observing.why import Reasons
 from fetcher.service.reload import Reload, merged
-from fetcher.service.schedules import Schedules, check_schedules
-from fetcher.service.snapshots import Snapshots
-from fetcher.service.telemetry import Telemetry
-from fetcher.service.why import Reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence

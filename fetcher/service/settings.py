@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from fetcher.engine.limiter import LimitSettings
 from fetcher.registry import Part
-from fetcher.service.timetable import Cron
+from fetcher.service.arrivals.timetable import Cron
 from fetcher.settings import ByteSize, Duration, Secret, Settings
 
 if TYPE_CHECKING:

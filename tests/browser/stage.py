@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from fetcher.service.events import Events
+from fetcher.service.api.events import Events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fetcher.errors import ErrorKind
 from fetcher.model import Outcome, Result
-from fetcher.service.counting import MOST_SINKS, OTHER
-from fetcher.service.metrics import Metrics
+from fetcher.service.observing.counting import MOST_SINKS, OTHER
+from fetcher.service.observing.metrics import Metrics
 
 MILLION = 1_000_000
 _BATCH = 10_000

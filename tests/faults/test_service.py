@@ -21,7 +21,8 @@ from structlog.testing import capture_logs
 
 from fetcher.config import ConfigProblems
 from fetcher.config.loading import load_text
-from fetcher.service import connections, reception, settings
+from fetcher.service import settings
+from fetcher.service.api import connections, reception
 from fetcher.service.settings import ServiceConfig, hash_token
 
 READER, WRITER = "r" * 43, "w" * 43

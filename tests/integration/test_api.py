@@ -13,8 +13,8 @@ from origin_process import origin_process
 from structlog.testing import capture_logs
 
 from fetcher.errors import CursorError, StateError
-from fetcher.service import snapshots
 from fetcher.service.models import Snapshot
+from fetcher.service.observing import snapshots
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from origin_process import origin_process
 from serve_process import serve_process
 
 from fetcher.assembly import Shared
-from fetcher.service import folder as module
-from fetcher.service.folder import Folder
+from fetcher.service.arrivals import folder as module
+from fetcher.service.arrivals.folder import Folder
 from fetcher.service.keeper import Keeper
 from fetcher.service.models import BatchView, State
 from fetcher.service.settings import ServiceConfig
@@ -338,12 +338,12 @@ async def test_a_batch_that_was_forgotten_is_not_run_again_by_itself(origin):
 
 # kill -9 between the steps
 
-INBOX = "fetcher.service.inbox:"
+INBOX = "fetcher.service.arrivals.inbox:"
 POINTS = [
     (f"{INBOX}Inbox.claim", "after", 1),
     ("fetcher.service.keeper:Keeper.submit", "before", 1),
-    ("fetcher.service.workspace:Workspace.create", "after", 1),
-    ("fetcher.service.workspace:Workspace.create", "after", 2),
+    ("fetcher.service.batches.workspace:Workspace.create", "after", 1),
+    ("fetcher.service.batches.workspace:Workspace.create", "after", 2),
     ("fetcher.service.keeper:Keeper.submit", "after", 1),
     ("fetcher.service.keeper:Keeper.submit", "after", 2),
     (f"{INBOX}Inbox.accept", "after", 2),

@@ -17,7 +17,7 @@ from origin_process import origin_process
 from fetcher.assembly import Shared
 from fetcher.config import ConfigProblems
 from fetcher.errors import BatchStateError, CursorError, StateBusyError, StateError, UnknownBatchError
-from fetcher.service.catalogue import Catalogue
+from fetcher.service.batches.catalogue import Catalogue
 from fetcher.service.keeper import Keeper
 from fetcher.service.models import State
 from fetcher.service.settings import ServiceConfig

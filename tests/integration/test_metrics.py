@@ -19,7 +19,7 @@ from fetcher.engine.advice import Bound
 from fetcher.engine.limiter import LimitSettings
 from fetcher.model import Outcome, Result
 from fetcher.registry import config_class
-from fetcher.service.metrics import Metrics
+from fetcher.service.observing.metrics import Metrics
 
 OURS = {
     "fetcher_requests": "counter",

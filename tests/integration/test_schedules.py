@@ -17,9 +17,9 @@ from serve_process import serve_process
 
 from fetcher.assembly import Shared
 from fetcher.config import ConfigProblems
-from fetcher.service import schedules as module
+from fetcher.service.arrivals import schedules as module
+from fetcher.service.arrivals.schedules import Schedules, check_schedules
 from fetcher.service.keeper import Keeper
-from fetcher.service.schedules import Schedules, check_schedules
 from fetcher.service.settings import ServiceConfig
 
 SOON = 30.0
@@ -354,10 +354,10 @@ def config_file(here, origin):
     ("place", "when", "count"),
     [
         ("fetcher.service.keeper:Keeper.submit", "before", 1),
-        ("fetcher.service.workspace:Workspace.create", "after", 1),
+        ("fetcher.service.batches.workspace:Workspace.create", "after", 1),
         ("fetcher.service.keeper:Keeper.submit", "after", 1),
-        ("fetcher.service.diary:Diary.write", "before", 2),
-        ("fetcher.service.diary:Diary.write", "after", 2),
+        ("fetcher.service.arrivals.diary:Diary.write", "before", 2),
+        ("fetcher.service.arrivals.diary:Diary.write", "after", 2),
     ],
 )
 def test_no_time_is_run_twice_when_the_service_is_killed(origin, here, place, when, count):

@@ -12,9 +12,9 @@ from origin_process import origin_process
 
 from fetcher.errors import ConfigError, StateBusyError
 from fetcher.service.models import State
+from fetcher.service.observing.why import Reasons
 from fetcher.service.serving import Service
 from fetcher.service.settings import ServiceConfig
-from fetcher.service.why import Reasons
 
 SOON = 20.0
 

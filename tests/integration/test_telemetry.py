@@ -14,8 +14,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from fetcher.errors import ErrorKind, MissingExtraError
 from fetcher.model import Outcome, Result
+from fetcher.service.observing.telemetry import BOUNDS, MOST_SERIES, Durations, Telemetry, shown_url
 from fetcher.service.settings import TelemetrySettings
-from fetcher.service.telemetry import BOUNDS, MOST_SERIES, Durations, Telemetry, shown_url
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from fetcher.engine.sampling import sample
 from fetcher.interfaces import Chunk
 from fetcher.model import Job
 from fetcher.registry import config_class
-from fetcher.service.why import Reasons
+from fetcher.service.observing.why import Reasons
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What submits batches by itself: the watched folder, and schedules."""

@@ -1,0 +1,1 @@
+"""What is seen of the service: snapshots for the page, metrics, traces, and what bounds the throughput."""

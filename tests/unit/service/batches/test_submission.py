@@ -1,0 +1,284 @@
+"""What a submitted config may do, and that everything else is refused with its line and field before it is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from fetcher.config import ConfigProblems, fingerprint
+from fetcher.service.batches.submission import Rules
+from fetcher.service.settings import ServiceConfig
+
+URL = "http://example.org/"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def rules(environ=None, *, http=None, **service):
+    config = ServiceConfig.model_validate({"service": {"state_dir": "state/service"} | service, "http": http or {}})
+    return Rules(config, {} if environ is None else environ)
+
+
+def load(text, folder, given=None, **more):
+    return (given or rules()).load(text, "mine.yaml", folder / "state/service/batches/b", **more)
+
+
+def refused(text, folder, given=None, **more):
+    with pytest.raises(ConfigProblems) as caught:
+        load(text, folder, given, **more)
+    return caught.value.problems
+
+
+def test_a_config_of_a_run_becomes_one_of_the_service(folder):
+    config = load(
+        f"sources: ['{URL}', in.csv]\nsinks: [out.jsonl]\npriority: 3\nqueue: {{type: sqlite, path: q.db, lease: 5s}}\n"
+        "shutdown_timeout: 1h\n",
+        folder,
+    )
+    assert config.name == "mine"
+    assert config.priority == 3
+    assert [sink.path for sink in config.sinks] == ["out.jsonl", f"{folder}/state/service/batches/b/results.jsonl"]
+    assert config.sinks[-1].name == "results"
+    assert (config.queue.path, config.queue.lease) == (f"{folder}/state/service/batches/b/queue.db", 5.0)
+    assert config.shutdown_timeout == 10.0
+
+
+@pytest.mark.parametrize("queue", ["queue: memory\n", "queue: {type: memory, capacity: 5}\n", ""])
+def test_a_queue_survives_the_process_whatever_is_asked_for(folder, queue):
+    assert load(f"sources: ['{URL}']\n{queue}", folder).queue.type == "sqlite"
+
+
+def test_sinks_may_be_left_out_and_a_name_that_is_taken_is_left(folder):
+    assert len(load(f"sources: ['{URL}']\n", folder).sinks) == 1
+    config = load(f"sources: ['{URL}']\nsinks: [{{type: file, path: o.jsonl, name: results}}]\n", folder)
+    assert [sink.name for sink in config.sinks] == ["results", None]
+
+
+def test_it_is_the_same_batch_at_every_load(folder):
+    text = f"sources: ['{URL}', upload]\n"
+    upload = folder / "x.csv"
+    first = load(text, folder, upload=upload)
+    assert fingerprint(first) == fingerprint(load(text, folder, upload=upload))
+
+
+# Uploads
+
+
+def test_an_upload_is_a_source_of_its_own(folder):
+    config = load("name: a\n", folder, upload=folder / "given.CSV.gz")
+    assert [source.path for source in config.sources] == [f"{folder}/state/service/batches/b/urls.csv.gz"]
+    config = load(f"sources: ['{URL}']\n", folder, upload=folder / "given.txt", moved=False)
+    assert config.sources[-1].path == str(folder / "given.txt")
+
+
+@pytest.mark.parametrize("source", ["upload", "{type: file, path: upload}", "{path: upload, type: file, column: link}"])
+def test_a_source_may_name_it(folder, source):
+    config = load(f"sources: [{source}, '{URL}']\n", folder, upload=folder / "given.csv")
+    assert [getattr(source, "path", None) for source in config.sources] == [
+        f"{folder}/state/service/batches/b/urls.csv",
+        None,
+    ]
+    assert config.sources[0].column == ("link" if "column" in source else "url")
+
+
+def test_without_sources_and_without_an_upload_there_is_nothing_to_fetch(folder):
+    assert refused("name: a\n", folder) == ["mine.yaml: sources: is missing"]
+
+
+# The environment
+
+
+def test_only_the_variables_that_are_named_are_there(folder):
+    environ = {"KEY": "k", "SECRET": "s", "FETCHER_DEADLINE": "1s"}
+    text = f"sources: ['{URL}']\nrequest:\n  headers:\n    x-key: ${{KEY}}\n    x-secret: ${{SECRET}}\n"
+    (problem,) = refused(text, folder, rules(environ, env=["KEY"]))
+    assert problem.startswith("mine.yaml:5: request.headers.x-secret: the variable SECRET is not there for batches; ")
+    allowed = load(text, folder, rules(environ, env=["KEY", "SECRET", "FETCHER_DEADLINE"]))
+    assert allowed.request.headers == {"x-key": "k", "x-secret": "s"}
+    assert allowed.deadline is None
+
+
+AUTH = "http:\n  auth:\n    - {{type: bearer, hosts: [example.org], token: {{{place}}}}}\n"
+
+
+def test_secrets_are_read_from_where_batches_may_read(folder, monkeypatch):
+    monkeypatch.setenv("KEY", "k")
+    monkeypatch.setenv("OTHER", "o")
+    (folder / "data" / "token").write_text("t\n")
+    text = f"sources: ['{URL}']\n" + AUTH
+    given = rules(env=["KEY"], files="data")
+    for place, secret in [("env: KEY", "k"), ("file: data/token", "t")]:
+        assert load(text.format(place=place), folder, given).http.auth[0].token.get_secret_value() == secret
+    assert refused(text.format(place="env: OTHER"), folder, given) == [
+        "mine.yaml:4: http.auth.0.token: the variable OTHER is not there for batches; service.env can change that"
+    ]
+    (problem,) = refused(text.format(place="file: /etc/hostname"), folder, given)
+    assert "mine.yaml:4: http.auth.0.token: lies outside of the folder" in problem
+
+
+@pytest.mark.parametrize(
+    ("part", "variable"),
+    [
+        ("s3://bucket/x.csv", "AWS_SECRET_ACCESS_KEY"),
+        ("gs://bucket/x.csv", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("{type: postgres, dsn: 'postgresql://db/x', query: select 1, order: id}", "PGPASSWORD"),
+    ],
+)
+def test_credentials_that_a_part_finds_by_itself_are_not_there_either(folder, part, variable):
+    text = f"name: a\nsources:\n  - {part}\n"
+    (problem,) = refused(text, folder, rules({variable: "x"}))
+    assert problem == (
+        f"mine.yaml:3: sources.0: would use {variable} of the service's environment, which service.env can allow"
+    )
+    assert load(text, folder, rules({variable: "x"}, env=[variable]))
+    assert load(text, folder, rules({}))
+
+
+# Files
+
+
+OUTSIDE = [
+    ("sources: [/etc/passwd]", "sources.0.path"),
+    ("sources: [../x.csv]", "sources.0.path"),
+    ("sources: [data/../../x.csv]", "sources.0.path"),
+    ("sources: [link/x.csv]", "sources.0.path"),
+    ("sources: ['linked*/*.csv']", "sources.0.path"),
+    ("sources: ['data/*.csv']", "sources.0.path"),
+    ("sources: [{type: file, path: [data/a.csv, /etc/passwd]}]", "sources.0.path.1"),
+    ("sources: [{type: sqlite, path: /tmp/x.db, query: select 1, order: id}]", "sources.0.path"),
+    ("sources: [{type: sitemap, location: /etc/sitemap.xml}]", "sources.0.location"),
+    ("sinks: [/tmp/out.jsonl]", "sinks.0.path"),
+    ("sinks: [{type: sqlite, path: link/x.db}]", "sinks.0.path"),
+    ("sinks: ['file:///tmp/out.jsonl']", "sinks.0.path"),
+    ("sinks: [{type: webhook, url: 'https://x.org/', rejected: /tmp/x}]", "sinks.0.rejected"),
+    ("sinks: [{type: webhook, url: 'https://x.org/', ca_file: /etc/ssl/x.pem}]", "sinks.0.ca_file"),
+    ("body: {store: file, path: '/tmp/{sha256}'}", "body.path"),
+    ("body: {store: file, path: 'link/{sha256}'}", "body.path"),
+    ("body: {store: file, work: /tmp/work}", "body.work"),
+    ("http: {cache: {path: /tmp/cache.db}}", "http.cache.path"),
+    ("sources: [{type: file, path: 'x://../../etc/passwd'}]", "sources.0.path"),
+    ("sources: [{type: file, path: 'http://../../etc/passwd'}]", "sources.0.path"),
+    ("sources: [{type: file, path: 'linked*/{a}*.csv'}]", "sources.0.path"),
+    ("sources: [{type: sqlite, path: 's3://../../x.db', query: select 1, order: id}]", "sources.0.path"),
+    ("sources: [{type: sitemap, location: 's3://../../x.xml'}]", "sources.0.location"),
+    ("sinks: [{type: file, path: 's3://../../out.jsonl'}]", "sinks.0.path"),
+    ("sinks: [{type: file, path: 'file:///tmp/../../../out.jsonl'}]", "sinks.0.path"),
+    ("sinks: ['file:///tmp/%2e%2e/out.jsonl']", "sinks.0.path"),
+    ("sources: [state/service/service.db]", "sources.0.path"),
+    ("sources: [state/service/batches/other/urls.csv]", "sources.0.path"),
+    ("sinks: [state/service/batches/other/results.jsonl]", "sinks.0.path"),
+]
+
+
+@pytest.mark.parametrize(("line", "field"), OUTSIDE)
+def test_paths_lead_nowhere_else(folder, line, field):
+    (folder / "link").symlink_to("/etc")
+    (folder / "linked").mkdir()
+    (folder / "linked" / "{a}x.csv").symlink_to("/etc/hostname")
+    for place in (folder / "linked", folder / "data"):
+        (place / "hidden.csv").symlink_to("/etc/hostname")
+    text = line + "\n" if line.startswith("sources") else f"{line}\nsources: ['{URL}']\n"
+    problem = refused(text, folder)[0]
+    assert problem.startswith(f"mine.yaml:1: {field}: ")
+    assert "lies " in problem or "may not have .. in it" in problem
+
+
+def test_paths_within_are_fine_relative_absolute_or_of_other_machines(folder):
+    text = (
+        f"sources: [data/a.csv, '{folder}/data/b.csv', 'data/*.txt', s3://bucket/x.csv, '{URL}']\n"
+        "sinks: [out/x.jsonl, s3://bucket/out/x.jsonl]\nbody: {store: file, path: 'bodies/{host}/{sha256}'}\n"
+        "http: {cache: true}\nrequest: {headers: {path: /etc/passwd}}\n"
+    )
+    config = load(text, folder, rules(files="."))
+    assert config.body.work.endswith("/b")
+    assert config.http.cache.path == "state/service/cache.db"
+
+
+def test_files_may_be_a_folder_below(folder):
+    given = rules(files="data")
+    assert load("sources: [data/a.csv]\n", folder, given)
+    (problem,) = refused("sources: [a.csv]\n", folder, given)
+    assert problem == (
+        "mine.yaml:1: sources.0.path: lies outside of the folder that service.files lets batches use (data)"
+    )
+    # What bodies have by default lies elsewhere.
+    (problem,) = refused("sources: [data/a.csv]\nbody: file\n", folder, given)[:1]
+    assert "mine.yaml:2: body.path: lies outside" in problem
+
+
+@pytest.mark.parametrize(
+    "line", ["sources: ['-']", "sinks: ['-']\nsources: ['http://x.org/']", "sources: [{type: file, path: '-'}]"]
+)
+def test_the_standard_streams_are_the_services(folder, line):
+    (problem,) = refused(line + "\n", folder)
+    assert "standard input and output are not there for batches of a service; name a file" in problem
+
+
+# Code, connections, guard
+
+
+def test_code_is_run_only_where_that_is_allowed(folder):
+    text = f"sources: ['{URL}']\nstages:\n  - {{type: python, function: 'mine:f'}}\n"
+    assert refused(text, folder) == [
+        "mine.yaml:3: stages.0: runs code in the service, which service.python does not allow"
+    ]
+    assert load(text, folder, rules(python=True))
+
+
+def test_what_is_about_connections_is_the_services(folder):
+    text = f"sources: ['{URL}']\nhttp:\n  robots: obey\n  guard: false\n  tls: {{verify: false}}\n"
+    problems = refused(text, folder)
+    assert [problem.partition(": is the service's")[0] for problem in problems] == [
+        "mine.yaml:4: http.guard",
+        "mine.yaml:5: http.tls",
+    ]
+    config = load(
+        f"sources: ['{URL}']\nhttp: {{robots: obey}}\n", folder, rules(http={"user_agent": "us", "keep_alive": 3})
+    )
+    assert (config.http.robots, config.http.user_agent, config.http.keep_alive) == ("obey", "us", 3.0)
+    assert config.http.guard is not None
+
+
+@pytest.mark.parametrize("guard", ["false", "{allow: [10.0.0.0/8]}"])
+def test_no_part_gets_around_the_guard(folder, guard):
+    parts = (
+        "sources:\n  - {{type: sitemap, location: 'https://x.org/s.xml'{0}}}\n"
+        "sinks: [{{type: webhook, url: 'https://x.org/'{0}}}]\n"
+    )
+    given = rules(http={"guard": {"allow": ["10.0.0.0/8"]}})
+    config = load(parts.format(""), folder, given)
+    assert config.http.guard is not None
+    assert not {"guard"} & (config.sources[0].model_fields_set | config.sinks[0].model_fields_set)  # it is that of http
+    assert load(parts.format(", guard: true"), folder, given).sinks[0].guard is not None
+    problems = refused(parts.format(f", guard: {guard}"), folder, given)
+    advice = "guard: is the service's: set it in the config of the service, as http.guard"
+    assert problems == [f"mine.yaml:2: sources.0.{advice}", f"mine.yaml:3: sinks.0.{advice}"]
+    assert load(parts.format(f", guard: {guard}"), folder, rules(http={"guard": False}))
+
+
+# Problems
+
+
+def test_everything_that_is_wrong_is_told_at_once(folder):
+    problems = refused("sources: [/etc/passwd, '-']\nsinks: [{type: sqlite, path: ../x.db}]\n", folder)
+    assert len(problems) == 3
+    problems = refused("requst: {}\nsources: 5\nsinks: nothing\n", folder)
+    assert [problem.split(": ")[1] for problem in problems] == ["requst", "sources", "sinks"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "a: [", "5", "sources: null", "sources: {}\nsinks: null", "\x00", "{}"])
+def test_what_is_no_config_at_all_is_refused(folder, text):
+    assert refused(text, folder)
+    if text != "{}":
+        assert refused(text, folder, upload=folder / "x.csv")
+
+
+def test_a_retry_appends_to_what_the_first_time_has_written(folder):
+    config = load(
+        f"sources: ['{URL}']\nsinks: [a.jsonl, {{type: file, path: b.jsonl, if_exists: replace}}]\n", folder, again=True
+    )
+    assert [sink.if_exists for sink in config.sinks] == ["append", "replace", "replace"]
