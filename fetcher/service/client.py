@@ -26,15 +26,31 @@ _SILENCE = 120.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _PIECE = 256 * 1024
+# How a service begins what it says of a config.
+_LABEL = re.compile(r"^(batch\.(yaml|json)|urls\.yaml):")
 NEXT = "Fetcher-Next-Cursor"
 
 
 class Upload(NamedTuple):
-    """What is submitted: a file, and what it is. ``about`` is said of a file of URLs: its name, weight, column."""
+    """What is submitted: a file, and what it is; None is said by its name, as for what is compressed.
+
+    ``about`` is said of a file of URLs: its name, weight, column. ``name`` is what the batch is known by.
+    """
 
     path: Path
-    media_type: str
+    media_type: str | None
+    name: str = "batch"
     about: Mapping[str, str] = {}
+
+    def body(self) -> aiohttp.MultipartWriter | AsyncIterator[bytes]:
+        """Return what is sent, piece by piece: it may be of any size."""
+        if self.media_type is not None:
+            return _pieces(self.path)
+        form = aiohttp.MultipartWriter("form-data")
+        form.append_json(dict(self.about)).set_content_disposition("form-data", name="config")
+        part = form.append(_pieces(self.path), {"Content-Type": "application/octet-stream"})
+        part.set_content_disposition("form-data", name="urls", filename=f"urls{''.join(self.path.suffixes[-2:])}")
+        return form
 
 
 class Client:
@@ -67,10 +83,13 @@ class Client:
     async def submit(self, upload: Upload) -> BatchView:
         """Submit a config or a file of URLs. It is taken once, however often it has to be sent."""
         # The id of the batch begins with the key.
-        name = upload.about.get("name") or re.sub(r"[^A-Za-z0-9._-]+", "-", upload.path.stem)
-        key = f"{name[:60]}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
-        headers = {"Idempotency-Key": key, "Content-Type": upload.media_type}
-        answer = await self._ask("POST", "/v1/batches", upload=upload, headers=headers, params=upload.about)
+        key = f"{upload.name[:60]}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        headers = {"Idempotency-Key": key}
+        params: Mapping[str, str] = {}
+        if upload.media_type is not None:
+            headers["Content-Type"] = upload.media_type
+            params = upload.about
+        answer = await self._ask("POST", "/v1/batches", upload=upload, headers=headers, params=params)
         return BatchView.model_validate_json(answer)
 
     async def batch(self, batch_id: str) -> BatchView:
@@ -142,7 +161,7 @@ class Client:
     ) -> bytes:
         if self._session is None:
             raise RuntimeError("the client is not open")
-        data = None if upload is None else _pieces(upload.path)
+        data = None if upload is None else upload.body()
         try:
             async with self._session.request(method, self.url + path, data=data, **options) as response:
                 body = await response.read()
@@ -152,23 +171,31 @@ class Client:
             if found is not None:
                 found.update(response.headers)
             return body
-        raise self._refused(response, body)
+        raise self._refused(response, body, upload)
 
     def _unreachable(self, error: BaseException) -> ApiError:
         reason = f"{error}" if isinstance(error, aiohttp.ClientError) else "it does not answer"
         if isinstance(error, aiohttp.ClientConnectorError):
             number = error.os_error.errno
-            reason = str(error.os_error) if number is None else os.strerror(number)
+            reason = (
+                os.strerror(number) if number is not None and number > 0 else str(error.os_error).rpartition("] ")[2]
+            )
         message = f"{self.url}: can not be reached: {reason.lower()}; is `fetcher serve` running there? See --to"
         return ApiError(message, None, passing=True)
 
-    def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
+    def _refused(self, response: aiohttp.ClientResponse, body: bytes, upload: Upload | None) -> ApiError:
         status = response.status
         try:
             problem = Problem.model_validate_json(body)
         except ValidationError:
             return ApiError(f"{self.url}: answered {status}, and is no fetcher; see --to", status)
         lines = problem.problems or [problem.detail or problem.title]
+        if upload is not None:
+            # The service does not know what the file is called here.
+            lines = [
+                f"{upload.path}:{_LABEL.sub('', line)}" if _LABEL.match(line) else f"{upload.path}: {line}"
+                for line in lines
+            ]
         if status == HTTPStatus.UNAUTHORIZED:
             lines = [f"{self.url}: takes a token ({lines[0]}); give it by FETCHER_TOKEN or --token-file"]
         return ApiError("\n".join(lines), status, passing=status in _BUSY)

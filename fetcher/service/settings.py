@@ -59,7 +59,8 @@ class TokenSettings(Settings):
 
     name: str = Field(min_length=1, max_length=100)
     """Who has it, for the log."""
-    hash: Annotated[str, AfterValidator(_hash)] | None = None
+    # What stands here by mistake may be the token itself, so that no message shows it.
+    hash: Annotated[str, AfterValidator(_hash), Field(json_schema_extra={"writeOnly": True})] | None = None
     """As ``fetcher token`` prints it."""
     token: Secret | None = None
     """The token itself, where a secret is kept for this: ``{file: /run/secrets/token}`` or ``{env: NAME}``."""

@@ -109,6 +109,12 @@ def test_prometheus_has_the_token_and_calls_the_service_by_a_name_that_it_knows(
     assert compose["services"]["prometheus"]["secrets"] == ["fetcher_token"]
 
 
+def test_the_secret_of_compose_is_a_file(compose):
+    # One from the environment would be copied into the root file system, which is read-only.
+    assert set(compose["secrets"]["fetcher_token"]) == {"file"}
+    assert compose["secrets"]["fetcher_token"]["file"].removeprefix(".") in (ROOT / ".gitignore").read_text().split()
+
+
 def test_compose_lets_nobody_else_in(compose):
     ports = [port for service in compose["services"].values() for port in service["ports"]]
     assert len(ports) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -66,6 +67,19 @@ def test_a_file_of_urls_is_submitted_waited_for_and_read(tmp_path, origin):
         assert "done" in terminal.run("status")
         assert "300" in terminal.run("status", batch_id)
         assert json.loads(terminal.run("status", "--json"))["batches"][0]["id"] == batch_id
+
+
+def test_packed_files_are_taken_too_and_batches_are_known_by_their_names(tmp_path, origin):
+    (tmp_path / "more pages.txt.gz").write_bytes(gzip.compress(urls(origin, 30).encode()))
+    (tmp_path / "c.yaml").write_text(f"name: weekly\nsources: ['{origin}/bytes/5']\n")
+    with serve_process(tmp_path) as service:
+        terminal = Terminal(tmp_path, service)
+        packed, config = terminal.run("submit", "more pages.txt.gz", "c.yaml", "--wait").split()
+        assert packed.startswith("more-pages.txt-")
+        assert config.startswith("weekly-")
+        assert len(terminal.records(packed)) == 30
+        assert service.batch(packed)["name"] == "more-pages.txt"
+        assert "weekly" in terminal.run("status")
 
 
 def test_what_failed_can_be_asked_for_and_tried_again(tmp_path, origin):
@@ -156,7 +170,9 @@ def test_who_has_no_token_is_told_how_to_give_one(tmp_path, origin):
         (["submit"], 78, "nothing to submit"),
         (["submit", "pages.xls"], 78, "pages.xls: should end in .yaml"),
         (["submit", "nowhere.txt"], 78, "there is no such file"),
-        (["submit", "bad.yaml"], 78, "did you mean 'request'?"),
+        (["submit", "bad.yaml"], 78, "bad.yaml:1: requst: unknown key; did you mean 'request'?"),
+        (["pause"], 78, "nothing to pause"),
+        (["delete"], 78, "nothing to delete"),
         (["submit", "bad.yaml", "--name", "x"], 78, "a config says it itself"),
         (["status", "nope"], 2, "nope"),
         (["results", "nope"], 2, "nope"),

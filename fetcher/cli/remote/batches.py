@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from fetcher.cli.remote import shown
 from fetcher.cli.remote.options import USUAL, To, TokenFile, ask
+from fetcher.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -140,6 +141,7 @@ def retry(*batches: str, to: To = USUAL, token_file: TokenFile = None) -> int:
 
 def delete(*batches: str, to: To = USUAL, token_file: TokenFile = None) -> int:
     """Delete batches of a service that have ended, with their results."""
+    _check_named("delete", batches)
 
     async def deleting(client: Client) -> int:
         for batch in batches:
@@ -151,6 +153,7 @@ def delete(*batches: str, to: To = USUAL, token_file: TokenFile = None) -> int:
 
 def _act(action: str, batches: tuple[str, ...], to: str, token_file: str | None) -> int:
     """Do something to batches, and write the id and the state of each."""
+    _check_named(action, batches)
 
     async def acting(client: Client) -> int:
         for batch in batches:
@@ -159,6 +162,11 @@ def _act(action: str, batches: tuple[str, ...], to: str, token_file: str | None)
         return 0
 
     return ask(to, token_file, acting)
+
+
+def _check_named(action: str, batches: tuple[str, ...]) -> None:
+    if not batches:
+        raise ConfigError(f"nothing to {action}: name the ids of batches; fetcher status lists them")
 
 
 def _show(model: Model, drawn: RenderableType, *, as_json: bool) -> int:

@@ -41,7 +41,7 @@ def console(*, stderr: bool = False) -> Console:
 def table(batches: Sequence[BatchView]) -> Table:
     """Draw some batches, a line each."""
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("batch", "state"):
+    for name in ("batch", "name", "state"):
         drawn.add_column(name, no_wrap=True)
     for name in ("jobs", "ok", "failed", "skipped", "left", "rate", "ETA"):
         drawn.add_column(name, justify="right", no_wrap=True)
@@ -49,6 +49,7 @@ def table(batches: Sequence[BatchView]) -> Table:
         progress = batch.progress
         drawn.add_row(
             plain(batch.id),
+            plain(batch.name, 30),
             _state(batch),
             _jobs(progress),
             *(f"{progress.outcomes.get(outcome.value, 0):,}" for outcome in Outcome),
@@ -97,6 +98,8 @@ def why(found: Why) -> Group:
 
 
 def _state(batch: BatchView) -> Text:
+    if batch.exceeded:
+        return Text(f"{batch.state.value}, too many failed", style="red")
     return Text(batch.state.value, style=_STATES.get(batch.state, ""))
 
 
@@ -110,6 +113,7 @@ def _rows(batch: BatchView, progress: Progress) -> list[tuple[str, Text]]:
         state.append(f"  {plain(batch.reason, 500)}", style="none")
     rows = [
         (plain(batch.id), state),
+        ("name", Text(plain(batch.name))),
         ("jobs", Text(f"{_jobs(progress)} = ") + _outcomes(progress) + Text(f"  left {progress.left:,}")),
         ("time", Text(f"{clock(progress.elapsed)} of running, {progress.rate:,.0f}/s, ETA {clock(progress.eta)}")),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import sys
 import tempfile
@@ -37,6 +38,10 @@ _TYPES = {
     ".jsonl": "application/x-ndjson",
 }
 _CONFIGS = frozenset({".yaml", ".yml", ".json"})
+_PACKED = (".gz", ".zst", ".parquet")
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_NAME = re.compile(r"""^[ \t{]*["']?name["']?:[ \t]*["']?([A-Za-z0-9][A-Za-z0-9._-]{0,99})""", re.MULTILINE)
+_GLANCE = 64 * 1024
 _LOOK_EVERY = 0.5
 _LOOKS_PER_LOG = 10
 _EXIT_OF_STATE = {State.FAILED: 1, State.CANCELLED: EXIT_RESUMABLE}
@@ -106,16 +111,30 @@ def _upload(file: str, form: str, about: dict[str, str], stack: ExitStack) -> Up
     else:
         path = Path(file)
         suffix, stem = path.suffix.lower(), path.stem
-    if suffix not in _TYPES:
-        raise ConfigError(f"{file}: should end in {', '.join(_TYPES)}, which says what it is")
+    packed = suffix in _PACKED
+    if suffix not in _TYPES and not packed:
+        raise ConfigError(f"{file}: should end in {', '.join([*_TYPES, *_PACKED])}, which says what it is")
     if not path.is_file():
         raise ConfigError(f"{file}: there is no such file; paths are relative to {Path.cwd()}")
     if suffix in _CONFIGS:
         if about:
             raise ConfigError(f"{file}: --{next(iter(about))} is for files of URLs; a config says it itself")
-        return Upload(path, _TYPES[suffix])
-    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in stem)
-    return Upload(path, _TYPES[suffix], {"name": kept.lstrip("._-")[:100] or "batch"} | about)
+        return Upload(path, _TYPES[suffix], _name_in(path) or _slug(stem))
+    if packed and "column" in about:
+        raise ConfigError(f"{file}: --column is for files that are not packed; write a config that names the column")
+    named = {"name": _slug(stem)} | about
+    return Upload(path, None if packed else _TYPES[suffix], named["name"], named)
+
+
+def _slug(stem: str) -> str:
+    """Return the name of a file as that of a batch."""
+    return _UNFIT.sub("-", stem).lstrip("._-")[:100] or "batch"
+
+
+def _name_in(path: Path) -> str | None:
+    """Return what a config calls its batch, if that can be told at a glance."""
+    found = _NAME.search(path.read_bytes()[:_GLANCE].decode("utf-8", "replace"))
+    return found[1] if found is not None else None
 
 
 def _spooled(stack: ExitStack) -> Path:

@@ -24,6 +24,8 @@ _NAME = "Idempotency-Key"
 _COMMENT = "# submission "
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _READABLE = 100
+# Of a hash. Where the key is there as it is, nothing but the name of the token has to be told apart by it.
+_FEW_DIGITS, _MANY_DIGITS = 8, 32
 
 
 def batch_id(request: web.Request, whose: str) -> str | None:
@@ -35,8 +37,9 @@ def batch_id(request: web.Request, whose: str) -> str | None:
         raise ProblemError(HTTPStatus.BAD_REQUEST, f"{_NAME} should be up to 255 visible ASCII characters, once")
     both = f"{whose}\n{keys[0]}"
     # It begins with what the client has chosen, so that people know their batches by it.
-    readable = _UNFIT.sub("-", keys[0][:_READABLE]).strip("._-") or "key"
-    return f"{readable}-{hashlib.sha256(both.encode()).hexdigest()[:16]}"
+    readable = _UNFIT.sub("-", keys[0][:_READABLE]).strip("._-")
+    digits = _FEW_DIGITS if readable == keys[0] else _MANY_DIGITS
+    return f"{readable or 'key'}-{hashlib.sha256(both.encode()).hexdigest()[:digits]}"
 
 
 def signed(config: str, upload: Path | None) -> str:
