@@ -98,8 +98,10 @@ class Row {
     const name = visible(batch.name);
     put(this.#name, shortened(name, 60), name);
     put(this.#id, batch.id === batch.name ? "" : visible(batch.id));
-    put(this.#pill, `${SIGNS[batch.state]} ${batch.state}`);
-    mark(this.#pill, "data-tone", TONES[batch.state]);
+    // Done, and yet not well: the same words as on the command line.
+    const state = batch.exceeded ? "failed" : batch.state;
+    put(this.#pill, `${SIGNS[state]} ${batch.state}${batch.exceeded ? ", too many failed" : ""}`);
+    mark(this.#pill, "data-tone", TONES[state]);
     mark(this.node, "data-state", batch.state);
     this.#bar.update(batch);
     facts(this.#numbers, figures(batch));
