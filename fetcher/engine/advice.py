@@ -41,15 +41,16 @@ ADVICE: Mapping[Bound, tuple[str, str]] = {
     Bound.HOST_LIMITS: (
         "Jobs wait for hosts that have as many requests in flight as they may have.",
         (
-            "If these hosts are yours, or allow it, raise limits.per_host.concurrency, or limits.hosts for some of "
-            "them. Otherwise only jobs of other hosts would help."
+            "If these hosts are yours, or allow it, raise limits.per_host.concurrency of the batch, or limits.hosts "
+            "for some of them; of batches that ask the same host the strictest counts. Otherwise only jobs of other "
+            "hosts would help."
         ),
     ),
     Bound.RATE: (
         "Jobs wait for hosts that may not be asked more often.",
         (
-            "If these hosts allow it, raise limits.per_host.rate or lower limits.per_host.delay, or limits.hosts for "
-            "some of them."
+            "If these hosts allow it, raise limits.per_host.rate of the batch or lower its limits.per_host.delay, or "
+            "limits.hosts for some of them; of batches that ask the same host the strictest counts."
         ),
     ),
     Bound.CRAWL_DELAY: (
@@ -73,8 +74,11 @@ ADVICE: Mapping[Bound, tuple[str, str]] = {
         "Raise limits.concurrency of the batch; `fetcher tune` finds out how far that helps.",
     ),
     Bound.SERVICE: (
-        "Jobs that could start wait for one of the slots that all batches of the service share.",
-        "Raise limits.concurrency of the service; weight and priority of batches say who is served first.",
+        "As many requests are in flight as all batches of the service may have, while more jobs could start.",
+        (
+            "Raise limits.concurrency in the config of the service (and of the batch, if it has its own); weight and "
+            "priority of batches say who is served first."
+        ),
     ),
     Bound.ROBOTS: (
         "Requests wait for the robots.txt of their host.",
@@ -141,3 +145,24 @@ ADVICE: Mapping[Bound, tuple[str, str]] = {
     ),
 }
 """What it means that slots wait for something, and what to do about it."""
+
+OF_SERVICE: Mapping[Bound, str] = {
+    Bound.HOST_LIMITS: (
+        "If these hosts are yours, or allow it, raise limits.per_host.concurrency in the config of the service, or "
+        "limits.hosts there for some of them (and of the batch, if it has its own). Otherwise only jobs of other hosts "
+        "would help."
+    ),
+    Bound.RATE: (
+        "If these hosts allow it, raise limits.per_host.rate or lower limits.per_host.delay in the config of the "
+        "service, or limits.hosts there for some of them (and of the batch, if it has its own)."
+    ),
+    Bound.LEARNT: (
+        "Lower limits.per_host.concurrency to what they can bear; if they are well, see limits.adapt in the config of "
+        "the service."
+    ),
+    Bound.BREAKER: (
+        "Look whether they can be reached from here; limits.breaker in the config of the service says how long they "
+        "are tried."
+    ),
+}
+"""What to do instead if it is the config of the service that says so, and not that of a batch."""

@@ -210,6 +210,12 @@ class Engine:
         return self._slots.waiting > 0
 
     @property
+    def shared_slots(self) -> Slots | None:
+        """The slots that it shares with other engines, None if it has its own."""
+        shared = self._parts.slots
+        return None if shared is None else shared.slots
+
+    @property
     def draining(self) -> bool:
         """Tell whether no more jobs are started."""
         return self._draining.is_set()

@@ -27,6 +27,7 @@ _SMOOTHING = 0.3
 class Lookout:
     """``run`` looks; ``findings`` tells, of the last ``window`` seconds or, if that is infinite, of all the time.
 
+    Of engines that have ended nothing is told, unless it is of all the time.
     ``engines`` returns those that are open. ``on_late`` is told how late the timer of each look was, in seconds.
     """
 
@@ -39,6 +40,7 @@ class Lookout:
         self._engines = engines
         self._on_late = on_late
         self._looks = Looks(window)
+        self._since: dict[Engine, float] = {}
         self._cpu = self._late = 0.0
         self._loop = asyncio.get_running_loop()
 
@@ -66,8 +68,9 @@ class Lookout:
     def look(self) -> None:
         """Look once."""
         now = self._loop.time()
-        engines = [engine for engine in self._engines() if not engine.draining]
-        self._looks.add([sample(engine, now, self._cpu, self._late) for engine in engines], now)
+        self._since = {engine: self._since.get(engine, now) for engine in self._engines() if not engine.draining}
+        seen = [sample(engine, now, self._cpu, self._late, since) for engine, since in self._since.items()]
+        self._looks.add(seen, now)
 
     @property
     def seconds(self) -> float:

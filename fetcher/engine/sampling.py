@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING
 
 from fetcher.engine.advice import Bound
-from fetcher.engine.bounds import AtWork, HeldBack, Sample, strain
+from fetcher.engine.bounds import AtWork, HeldBack, Sample, Service, strain
 from fetcher.engine.limiter import CATCH_UP
 from fetcher.interfaces import Surveyed
 
 if TYPE_CHECKING:
     from fetcher.engine.engine import Engine
-    from fetcher.engine.hosts import Line
+    from fetcher.engine.hosts import Host, Line
 
 # Of the hosts in a window of many thousands, so many are enough to tell why jobs wait.
 _MOST_LINES = 1000
 _UNKNOWN = ""
 
 
-def sample(engine: Engine, now: float, cpu: float = 0.0, late: float = 0.0) -> Sample:
+def sample(engine: Engine, now: float, cpu: float = 0.0, late: float = 0.0, since: float = -inf) -> Sample:
     """Look at an engine: at every job in flight, and at many hosts in the window.
 
-    ``cpu``, ``late``: how busy the process is, see `fetcher.engine.bounds.strain`.
+    ``cpu``, ``late``: how busy the process is, see `fetcher.engine.bounds.strain`. ``since``: when it was first seen.
     """
     at_work = _at_work(engine, now)
     startable, held_back = _waiting(engine, now) if len(at_work) <= engine.allowed else (0, [])
     due_at = engine.next_due_at
+    slots = engine.shared_slots
     return Sample(
         batch=engine.batch,
+        since=since,
         allowed=engine.allowed,
+        service=None if slots is None else Service(slots.limit, max(0, slots.limit - slots.in_flight)),
         at_work=at_work,
         startable=startable,
         held_back=held_back,
@@ -60,6 +64,7 @@ def _at_work(engine: Engine, now: float) -> list[AtWork]:
 def _waiting(engine: Engine, now: float) -> tuple[int, list[HeldBack]]:
     """Return how many jobs of the window could start, and of those that have to wait for their hosts, why."""
     startable, held_back = 0, []
+    is_shared = engine.shared_slots is not None
     for line in islice(engine.scheduler.lines(), _MOST_LINES):
         waiting = len(line.waiting)
         why, free = _room(line, now)
@@ -67,7 +72,7 @@ def _waiting(engine: Engine, now: float) -> tuple[int, list[HeldBack]]:
         jobs = max(waiting, line.backlog) - free
         # A host that has room and no job here holds nothing back: its jobs are still to be leased.
         if jobs > 0 and waiting >= free:
-            held_back.append(HeldBack(why, line.host.name, jobs))
+            held_back.append(HeldBack(why, line.host.name, jobs, by_service=is_shared and _is_given(line.host, why)))
     return startable, held_back
 
 
@@ -83,6 +88,15 @@ def _room(line: Line, now: float) -> tuple[Bound, int]:
     if limits.interval and (free or host.free_at > now):
         return _pace(line), int(free > 0 and host.free_at <= now)
     return (Bound.LEARNT if limits.concurrency < configured.concurrency else Bound.HOST_LIMITS), free
+
+
+def _is_given(host: Host, why: Bound) -> bool:
+    """Tell whether it is the config of the process that holds jobs back, and not a stricter one of some batch."""
+    if why is Bound.HOST_LIMITS:
+        return host.given.concurrency <= host.configured.concurrency
+    if why is Bound.RATE:
+        return host.given.interval >= host.configured.interval
+    return True
 
 
 def _pace(line: Line) -> Bound:

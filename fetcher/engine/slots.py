@@ -84,6 +84,11 @@ class Share:
         self.passed = 0.0
 
     @property
+    def slots(self) -> Slots:
+        """What it is a share of."""
+        return self._slots
+
+    @property
     def waiting(self) -> int:
         """How many workers wait for a slot."""
         return len(self._waiters)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from fetcher.service.batches.workspace import Workspace
 from fetcher.service.models import ENDED, BatchView, Progress, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from fetcher.assembly import Batch, Shared
     from fetcher.service.models import Origin
@@ -43,6 +44,7 @@ _CUT = 3.0  # seconds that batches which are cut off have to close what they hav
 _PAUSE = 1.0  # seconds between two tries to write to a disk that is full
 _MOST_SWEPT = 1000
 _LONGEST_REASON = 2000
+_LONGEST_TURN = 10.0
 
 
 class Keeper(Shelf):
@@ -181,9 +183,19 @@ class Keeper(Shelf):
 
     # Acting
 
+    @asynccontextmanager
+    async def _turn(self, batch_id: str) -> AsyncIterator[None]:
+        """Let one thing at a time be done to a batch. Raises StateBusyError if what is being done does not end."""
+        try:
+            async with self._locks.hold(batch_id, _LONGEST_TURN):
+                yield
+        except TimeoutError:
+            message = f"batch {batch_id} is being worked on, which does not end; is the disk of the service full?"
+            raise StateBusyError(message) from None
+
     async def pause(self, batch_id: str) -> BatchView:
         """Let a batch end what is in flight and then wait for ``resume``. Until then it is ``running``: "pausing"."""
-        async with self._locks.hold(batch_id):
+        async with self._turn(batch_id):
             row = self._catalogue.get(batch_id)
             run = self._runs.get(batch_id)
             if run is not None:
@@ -198,7 +210,7 @@ class Keeper(Shelf):
 
     async def resume(self, batch_id: str) -> BatchView:
         """Let a batch that is paused go on."""
-        async with self._locks.hold(batch_id):
+        async with self._turn(batch_id):
             row = self._catalogue.get(batch_id)
             run = self._runs.get(batch_id)
             if run is not None:
@@ -214,7 +226,7 @@ class Keeper(Shelf):
 
     async def cancel(self, batch_id: str) -> BatchView:
         """End a batch: what is in flight is cut off after a moment. Its results stay, and retry goes on with it."""
-        async with self._locks.hold(batch_id):
+        async with self._turn(batch_id):
             row = self._catalogue.get(batch_id)
             run = self._runs.get(batch_id)
             if run is not None:
@@ -232,7 +244,7 @@ class Keeper(Shelf):
 
         The latter is another batch, which is returned.
         """
-        async with self._locks.hold(batch_id):
+        async with self._turn(batch_id):
             row = self._catalogue.get(batch_id)
             if row.state == State.DONE:
                 return await self._enter(await self._preparation.of_failed(row))
@@ -245,7 +257,7 @@ class Keeper(Shelf):
 
     async def delete(self, batch_id: str) -> None:
         """Forget a batch that has ended, and delete its results."""
-        async with self._locks.hold(batch_id):
+        async with self._turn(batch_id):
             row = self._catalogue.get(batch_id)
             if State(row.state) not in ENDED or batch_id in self._runs:
                 raise _refusal(row, f"is {row.state}", "cancel it first")
@@ -284,8 +296,8 @@ class Keeper(Shelf):
 
     async def _begin(self, batch_id: str) -> None:
         async with self._locks.hold(batch_id):
-            row = self._catalogue.get(batch_id)
-            if row.state != State.QUEUED or batch_id in self._runs or self._draining:
+            row = self._catalogue.find(batch_id)
+            if row is None or row.state != State.QUEUED or batch_id in self._runs or self._draining:
                 return
             started_at = row.started_at or self._clock()
             await self._catalogue.update(batch_id, state=State.RUNNING.value, started_at=started_at, reason=None)

@@ -11,6 +11,7 @@ import sqlite3
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
 import pytest
 from origin_process import origin_process
 
@@ -585,6 +586,45 @@ async def test_what_can_not_be_begun_because_the_disk_is_full_is_begun_later(ori
         batch_id = await submit(keeper, f"{origin}/bytes/9")
         assert (await ended(keeper, batch_id)).state is State.DONE
     assert refused == [batch_id]
+
+
+async def test_who_acts_on_a_batch_that_can_not_be_written_down_is_told_so(origin, monkeypatch):
+    update, full, refused = Catalogue.update, [True], asyncio.Event()
+
+    async def refuses(self, batch_id, **changes):
+        if changes.get("state") == "done" and full:
+            refused.set()
+            raise StateError("database or disk is full")
+        await update(self, batch_id, **changes)
+
+    monkeypatch.setattr(Catalogue, "update", refuses)
+    monkeypatch.setattr("fetcher.service.keeper._LONGEST_TURN", 0.05)
+    async with keeping() as keeper:
+        batch_id = await submit(keeper, f"{origin}/bytes/9")
+        async with asyncio.timeout(SOON):
+            await refused.wait()
+        for act in (keeper.pause, keeper.cancel, keeper.delete):
+            with pytest.raises(StateBusyError, match="is the disk of the service full"):
+                await act(batch_id)
+        full.clear()
+        assert (await ended(keeper, batch_id)).state is State.DONE
+
+
+async def test_what_is_deleted_just_before_it_is_begun_is_not_begun(origin, monkeypatch):
+    waiting, ghosts = Catalogue.waiting, []
+
+    def with_a_ghost(self, room):
+        rows = waiting(self, room)
+        if rows and not ghosts:
+            ghosts.append(msgspec.structs.replace(rows[0], id="gone"))
+            return [*ghosts, *rows]
+        return rows
+
+    monkeypatch.setattr(Catalogue, "waiting", with_a_ghost)
+    async with keeping() as keeper:
+        for _ in range(2):
+            assert (await ended(keeper, await submit(keeper, f"{origin}/bytes/9"))).state is State.DONE
+    assert ghosts
 
 
 async def test_what_runs_and_is_submitted_keeps_to_a_config_that_was_changed(origin, folder):

@@ -20,13 +20,20 @@ class Locks:
         return len(self._locks)
 
     @asynccontextmanager
-    async def hold(self, name: str) -> AsyncIterator[None]:
-        """Hold the lock of a name, once those who asked before have let it go."""
+    async def hold(self, name: str, within: float | None = None) -> AsyncIterator[None]:
+        """Hold the lock of a name, once those who asked before have let it go.
+
+        Raises TimeoutError if they have not ``within`` so many seconds.
+        """
         lock, users = self._locks.get(name, (asyncio.Lock(), 0))
         self._locks[name] = lock, users + 1
         try:
-            async with lock:
+            async with asyncio.timeout(within):
+                await lock.acquire()
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             lock, users = self._locks[name]
             if users == 1:
