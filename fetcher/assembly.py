@@ -14,7 +14,7 @@ from fetcher.config.model import record_fingerprint, sink_fingerprints
 from fetcher.config.overlay import kept_in
 from fetcher.engine.engine import Engine, Parts
 from fetcher.engine.feeder import id_in_batch
-from fetcher.engine.hosts import Hosts
+from fetcher.engine.hosts.host import Hosts
 from fetcher.engine.slots import Slots
 from fetcher.errors import EXIT_RESUMABLE, ConfigError, SinkError, StateBusyError, StateError
 from fetcher.fields import without
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping, Sequence
 
     from fetcher.config import Config
-    from fetcher.engine.limiter import LimitSettings
+    from fetcher.engine.hosts.limiter import LimitSettings
     from fetcher.interfaces import Queue, Sink, Source, Stage
     from fetcher.model import Result
     from fetcher.settings import Settings

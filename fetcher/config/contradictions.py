@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fetcher.config.model import Config
     from fetcher.config.problems import KeyPath
-    from fetcher.engine.limiter import LimitSettings
+    from fetcher.engine.hosts.limiter import LimitSettings
     from fetcher.settings import Settings, TimeoutSettings
 
 # Where it is, what is wrong, and the value that is shown behind a sentence that starts with "should".

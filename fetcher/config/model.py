@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fetcher.config.contradictions import contradictions
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
 from fetcher.fields import FIELDS
 from fetcher.naming import NameTemplate, distinct

@@ -189,15 +189,15 @@ def _of_idle(sample: Sample, idle: int) -> dict[Cause, float]:
     idle -= startable
     held = sum(one.jobs for one in sample.held_back)
     # As long as the queue has jobs, the hosts that hold jobs back keep what is idle from having them, too.
-    by_hosts = min(idle, held + sample.queued) if held else 0
+    by_hosts = min(idle, max(held, sample.queued)) if held else 0
     _add(found, _spread(by_hosts, _hosts(sample, idle)))
-    return _add(found, _without_jobs(sample, idle - by_hosts))
+    return _add(found, _without_jobs(sample, idle - by_hosts, 0 if held else sample.queued))
 
 
-def _without_jobs(sample: Sample, idle: int) -> dict[Cause, float]:
+def _without_jobs(sample: Sample, idle: int, queued: int) -> dict[Cause, float]:
     """Return who should bring jobs. At the end of a batch that is nobody."""
     found: dict[Cause, float] = {}
-    queued = min(idle, sample.queued)
+    queued = min(idle, queued)
     if queued and sample.delayed:
         found[Cause(Bound.RETRIES, sample.batch)] = queued
     elif queued:

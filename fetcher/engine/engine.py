@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fetcher.engine.care import Failure
 from fetcher.engine.crew import Crew
 from fetcher.engine.feeder import Feeder
 from fetcher.engine.growth import BEAT, Growth
 from fetcher.engine.holding import Holding
-from fetcher.engine.hosts import Hosts
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.care import Failure
+from fetcher.engine.hosts.host import Hosts
+from fetcher.engine.hosts.limiter import LimitSettings
+from fetcher.engine.hosts.signs import TROUBLE, Sign, asked_last, last_url, sign_of
 from fetcher.engine.pulse import Pulse
 from fetcher.engine.retry import Attempt, RetrySettings, decide, host_rest
 from fetcher.engine.scheduler import Scheduler
-from fetcher.engine.signs import TROUBLE, Sign, asked_last, last_url, sign_of
 from fetcher.engine.slots import Share, Slots
 from fetcher.engine.waiting import Running
 from fetcher.engine.worker import Worker

@@ -9,12 +9,12 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
-from fetcher.engine import turns
+from fetcher.engine.hosts import turns
 
 if TYPE_CHECKING:
     from collections.abc import Sized
 
-    from fetcher.engine.hosts import Line
+    from fetcher.engine.hosts.host import Line
 
 _SHORTEST_LATENCY = 0.001
 # Entries that are out of date are dropped once they are this many times as many as the hosts, and so many more.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from fetcher.engine.advice import Bound
 from fetcher.engine.bounds import AtWork, HeldBack, Sample, Service, strain
-from fetcher.engine.limiter import CATCH_UP
+from fetcher.engine.hosts.limiter import CATCH_UP
 from fetcher.interfaces import Surveyed
 
 if TYPE_CHECKING:
     from fetcher.engine.engine import Engine
-    from fetcher.engine.hosts import Host, Line
+    from fetcher.engine.hosts.host import Host, Line
 
 # Of the hosts in a window of many thousands, so many are enough to tell why jobs wait.
 _MOST_LINES = 1000

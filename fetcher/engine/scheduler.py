@@ -11,12 +11,13 @@ host whose own limit makes it the last to end must never wait for others (longes
 The window is shared out by need: a host is given room for what it can start soon and no more. A host that fills
 its room, be it busy, slow or told to rest, therefore keeps no other host's jobs out of the window.
 
-Hosts may be shared with the schedulers of other batches (`fetcher.engine.hosts`). Each holds the jobs of its own; what
-holds for the host holds for all together, and whose turn it is says `fetcher.engine.turns`.
+Hosts may be shared with the schedulers of other batches (`fetcher.engine.hosts.host`). Each holds the jobs of its own;
+what holds for the host holds for all together, and whose turn it is says `fetcher.engine.hosts.turns`.
 
-What is learnt about a host (`fetcher.engine.care`) changes its limits, and nothing else here: a host that is asked for
-less is a host with stricter limits, and one that was given up has none, so that its jobs come out and end. Of a host
-some of whose origins (ports) alone are in trouble, jobs come out in their turn, and `Scheduler.verdict` has the word.
+What is learnt about a host (`fetcher.engine.hosts.care`) changes its limits, and nothing else here: a host that is
+asked for less is a host with stricter limits, and one that was given up has none, so that its jobs come out and end. Of
+a host some of whose origins (ports) alone are in trouble, jobs come out in their turn, and `Scheduler.verdict` has the
+word.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from collections import deque
 from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
 
-from fetcher.engine import turns
-from fetcher.engine.care import LONGEST_CRAWL_DELAY
-from fetcher.engine.hosts import Hosts, Line
-from fetcher.engine.limiter import CATCH_UP, next_start
+from fetcher.engine.hosts import turns
+from fetcher.engine.hosts.care import LONGEST_CRAWL_DELAY
+from fetcher.engine.hosts.host import Hosts, Line
+from fetcher.engine.hosts.limiter import CATCH_UP, next_start
 from fetcher.engine.listing import Listing
 from fetcher.engine.window import HORIZON, Demand, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fetcher.engine.care import Failure
-    from fetcher.engine.hosts import Host
-    from fetcher.engine.limiter import HostLimits, LimitSettings
+    from fetcher.engine.hosts.care import Failure
+    from fetcher.engine.hosts.host import Host
+    from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
     from fetcher.interfaces import Lease, Leased
     from fetcher.model import Rejection
 

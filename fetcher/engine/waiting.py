@@ -11,7 +11,7 @@ from fetcher.interfaces import Lease, Observable, Standing
 
 if TYPE_CHECKING:
     from fetcher.engine.engine import Engine
-    from fetcher.engine.hosts import Host
+    from fetcher.engine.hosts.host import Host
 
 _MOST_NAMED = 5
 

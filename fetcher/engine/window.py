@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from fetcher.engine.limiter import HostLimits
+    from fetcher.engine.hosts.limiter import HostLimits
 
 HORIZON = 0.25
 """A host with a rate is given what it will start within so many seconds, and nothing while it may not be asked for

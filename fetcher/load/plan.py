@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fetcher.engine.limiter import MAX_CONCURRENCY
+from fetcher.engine.hosts.limiter import MAX_CONCURRENCY
 from fetcher.errors import PlanError
 from fetcher.settings import parse_duration, parse_rate
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from fetcher.engine.limiter import LimitSettings
+    from fetcher.engine.hosts.limiter import LimitSettings
     from fetcher.load.measurement import Round
     from fetcher.load.run import Run
     from fetcher.load.target import Target

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fetcher.assembly import Batch
     from fetcher.engine.advice import Bound
     from fetcher.engine.engine import Engine
-    from fetcher.engine.hosts import Hosts
+    from fetcher.engine.hosts.host import Hosts
     from fetcher.model import Result
     from fetcher.service.models import BatchView, Why
     from fetcher.service.settings import ServiceConfig

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.registry import Part
 from fetcher.service.arrivals.timetable import Cron
 from fetcher.settings import ByteSize, Duration, Secret, Settings

@@ -16,8 +16,8 @@ from proxy_process import proxy_process
 from raw_server import answering, ok, raw_server, refusing_port, saying, unused_port
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
+from fetcher.engine.hosts.signs import Sign, sign_of
 from fetcher.engine.retry import Attempt
-from fetcher.engine.signs import Sign, sign_of
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.origin import Origin, OriginConfig
 from fetcher.transports.http.proxies import proxying

@@ -556,27 +556,12 @@ def has_finished(queue):
     return False
 
 
-async def test_the_end_of_a_batch_is_written_down_when_the_disk_has_room_again(origin, monkeypatch):
+@pytest.mark.parametrize("state", ["running", "done"])
+async def test_what_can_not_be_written_down_is_when_the_disk_has_room_again(origin, monkeypatch, state):
     update, refused = Catalogue.update, []
 
     async def refuses(self, batch_id, **changes):
-        if changes.get("state") == "done" and not refused:
-            refused.append(batch_id)
-            raise StateError("database or disk is full")
-        await update(self, batch_id, **changes)
-
-    monkeypatch.setattr(Catalogue, "update", refuses)
-    async with keeping() as keeper:
-        batch_id = await submit(keeper, f"{origin}/bytes/9")
-        assert (await ended(keeper, batch_id)).state is State.DONE
-    assert refused == [batch_id]
-
-
-async def test_what_can_not_be_begun_because_the_disk_is_full_is_begun_later(origin, monkeypatch):
-    update, refused = Catalogue.update, []
-
-    async def refuses(self, batch_id, **changes):
-        if changes.get("state") == "running" and not refused:
+        if changes.get("state") == state and not refused:
             refused.append(batch_id)
             raise StateError("database or disk is full")
         await update(self, batch_id, **changes)

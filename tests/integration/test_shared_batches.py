@@ -12,7 +12,7 @@ from raw_server import ok, raw_server
 
 from fetcher.assembly import Batch, Shared
 from fetcher.config import Config
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.transports.http.transport import HttpConfig
 
 if TYPE_CHECKING:

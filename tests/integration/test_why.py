@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -13,7 +14,7 @@ from origin_process import origin_process
 
 from fetcher.assembly import Shared
 from fetcher.engine.advice import USUAL, Bound
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
 from fetcher.engine.sampling import sample
 from fetcher.interfaces import Chunk
 from fetcher.model import Job
@@ -29,6 +30,16 @@ def origin():
 
 def url(origin, path, host="a.test"):
     return f"http://{host}:{origin.port}{path}"
+
+
+@asynccontextmanager
+async def shared(**limits):
+    one = Shared(LimitSettings(**limits), config_class("transports", "http").model_validate(TEST_HOSTS))
+    await one.open()
+    try:
+        yield one
+    finally:
+        await one.close()
 
 
 async def test_a_host_at_its_limit(origin, tmp_path):
@@ -157,22 +168,68 @@ async def test_something_that_blocks_the_loop(origin, tmp_path):
 
 
 async def test_batches_that_wait_for_the_slots_of_the_service(origin, tmp_path):
-    limits = LimitSettings(concurrency=4)
-    shared = Shared(limits, config_class("transports", "http").model_validate(TEST_HOSTS))
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
-    await shared.open()
-    try:
+    async with shared(concurrency=4) as service:
         batches = [
-            batch(folder, [url(origin, "/delay/0.05/bytes/10?n={1..2000}", f"{folder.name}.test")], shared=shared)
+            batch(folder, [url(origin, "/delay/0.05/bytes/10?n={1..2000}", f"{folder.name}.test")], shared=service)
             for folder in folders
         ]
         found = first(await why(*batches))
-    finally:
-        await shared.close()
     assert found.name == Bound.SERVICE
     assert found.share > 0.5
+
+
+@pytest.mark.parametrize("own", [{}, {"concurrency": 50}])
+async def test_the_concurrency_of_a_service_that_binds_its_only_batch(origin, tmp_path, own):
+    async with shared(concurrency=3) as service:
+        sources = [url(origin, "/delay/0.05/bytes/10?n={1..2000}", host) for host in ("a.test", "b.test")]
+        found = first(await why(batch(tmp_path, sources, limits=own, shared=service)))
+    assert found.name == Bound.SERVICE
+    assert found.share > 0.5
+    assert "in the config of the service" in found.advice
+
+
+@pytest.mark.parametrize(("own", "by_service"), [({}, True), ({"concurrency": 50}, True), ({"concurrency": 1}, False)])
+async def test_the_limit_of_a_host_is_that_of_the_service_or_of_the_batch(origin, tmp_path, own, by_service):
+    async with shared(per_host=HostLimits(concurrency=2)) as service:
+        sources = [url(origin, "/delay/0.05/bytes/10?n={1..2000}")]
+        found = first(await why(batch(tmp_path, sources, limits={"per_host": own}, shared=service)))
+    assert found.name == Bound.HOST_LIMITS
+    assert ("in the config of the service" in found.advice) is by_service
+
+
+@pytest.mark.parametrize(("own", "by_service"), [({}, True), ({"rate": "50/s"}, True), ({"rate": "2/s"}, False)])
+async def test_a_rate_is_that_of_the_service_or_of_the_batch(origin, tmp_path, own, by_service):
+    async with shared(per_host=HostLimits(rate=5)) as service:
+        sources = [url(origin, "/bytes/10?n={1..2000}")]
+        found = first(await why(batch(tmp_path, sources, limits={"per_host": own}, shared=service)))
+    assert found.name == Bound.RATE
+    assert ("in the config of the service" in found.advice) is by_service
+
+
+async def test_a_batch_that_waits_for_its_host_beside_one_that_has_all_slots(origin, tmp_path):
+    folders = [tmp_path / name for name in ("busy", "waits")]
+    for folder in folders:
+        folder.mkdir()
+    async with shared(concurrency=10) as service:
+        many = [url(origin, "/delay/0.05/bytes/10?n={1..500}", f"h{number}.test") for number in range(10)]
+        busy = batch(folders[0], many, shared=service)
+        slow = {"per_host": {"rate": "1/s"}}
+        waits = batch(folders[1], [url(origin, "/bytes/10?n={1..500}", "slow.test")], limits=slow, shared=service)
+        found = first(await why(busy, waits, until=lambda: service.slots.in_flight == 10))
+    assert found.name == Bound.SERVICE
+    assert found.share > 0.6
+
+
+async def test_of_a_batch_that_was_ended_nothing_is_told(origin, tmp_path):
+    limits = {"per_host": {"rate": "5/s"}}
+    reasons = await why(batch(tmp_path, [url(origin, "/bytes/10?n={1..2000}")], limits=limits))
+    assert first(reasons).name == Bound.RATE
+    reasons.look()
+    assert reasons.get().bounds == []
+    assert reasons.get().seconds == 0
 
 
 async def test_nothing_to_do():

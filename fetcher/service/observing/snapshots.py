@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fetcher.assembly import Batch
-    from fetcher.engine.hosts import Host
+    from fetcher.engine.hosts.host import Host
     from fetcher.model import Result
     from fetcher.pipeline.outlet import Outlet
     from fetcher.service.models import BatchView, Progress, SinkView, Why

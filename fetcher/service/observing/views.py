@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fetcher.assembly import Batch
-    from fetcher.engine.hosts import Host
+    from fetcher.engine.hosts.host import Host
     from fetcher.pipeline.outlet import Outlet
     from fetcher.pipeline.tally import Tally
 

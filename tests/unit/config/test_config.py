@@ -13,7 +13,7 @@ from fetcher import registry
 from fetcher.config import Config, FailureLimit, fingerprint, json_schema, load, parse_failures
 from fetcher.config.document import parse
 from fetcher.config.problems import _IN_WORDS, ConfigProblems, dotted, schemas_at, shown, translate
-from fetcher.engine.breaker import BreakerSettings
+from fetcher.engine.hosts.breaker import BreakerSettings
 from fetcher.errors import ConfigError
 from fetcher.settings import Settings
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 
-from fetcher.engine.hosts import Hosts
+from fetcher.engine.hosts.host import Hosts
 from fetcher.engine.scheduler import Scheduler
 from fetcher.interfaces import Lease, Leased
 from fetcher.model import Job

@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fetcher.engine.signs import Sign
+from fetcher.engine.hosts.signs import Sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fetcher.engine.adaptation import Pace
+    from fetcher.engine.hosts.adaptation import Pace
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pytest
 from fetcher.engine import engine as module
 from fetcher.engine import scheduler as scheduler_module
 from fetcher.engine.engine import Engine, Parts
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
 from fetcher.engine.slots import Slots
 from fetcher.errors import ErrorKind, FetchError, SinkError, SourceError, StateError
@@ -480,7 +480,7 @@ def release(gate):
 
 
 async def test_retries_of_a_host_without_a_budget_for_them_are_put_off_and_not_dropped(monkeypatch):
-    monkeypatch.setattr("fetcher.engine.budget.BURST", 0.0)
+    monkeypatch.setattr("fetcher.engine.hosts.budget.BURST", 0.0)
     bench = Bench(
         ListSource(jobs(10, hosts=1)),
         respond=lambda job: ok(job, status=500),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fetcher.engine.growth import Growth
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.pulse import Pulse
 from fetcher.engine.scheduler import Scheduler
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.engine.simulated_batch import Simulation, job
 
-from fetcher.engine import hosts as hosts_module
-from fetcher.engine.care import Failure
-from fetcher.engine.hosts import Hosts
-from fetcher.engine.limiter import HostLimits, LimitSettings
+from fetcher.engine.hosts import host as hosts_module
+from fetcher.engine.hosts.care import Failure
+from fetcher.engine.hosts.host import Hosts
+from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
+from fetcher.engine.hosts.signs import Sign
 from fetcher.engine.scheduler import Scheduler
-from fetcher.engine.signs import Sign
 from fetcher.engine.window import HORIZON
 from fetcher.interfaces import Lease, Leased
 from fetcher.testing import FakeClock

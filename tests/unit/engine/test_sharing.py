@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from unit.engine.test_engine import NO_WAIT, Bench, ListSource, expected, jobs, until
 
-from fetcher.engine.hosts import Hosts
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.host import Hosts
+from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.slots import Slots
 from fetcher.errors import ErrorKind, FetchError, SinkError
 from fetcher.model import Outcome

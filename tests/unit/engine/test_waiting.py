@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fetcher.engine.engine import Engine, Parts
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
 from fetcher.engine.waiting import look
 from fetcher.interfaces import Chunk, Standing

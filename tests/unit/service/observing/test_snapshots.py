@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fetcher.engine.hosts import Hosts
-from fetcher.engine.limiter import LimitSettings
+from fetcher.engine.hosts.host import Hosts
+from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.errors import ErrorKind, StateError
 from fetcher.model import Outcome, Result
 from fetcher.pipeline.outlet import Outlet, Plan, Trouble

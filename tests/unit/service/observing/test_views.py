@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fetcher.engine.breaker import Breaker
-from fetcher.engine.hosts import Hosts
-from fetcher.engine.limiter import HostLimits, LimitSettings
+from fetcher.engine.hosts.breaker import Breaker
+from fetcher.engine.hosts.host import Hosts
+from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
 from fetcher.model import Outcome
 from fetcher.pipeline.outlet import Outlet, Plan, Trouble
 from fetcher.pipeline.tally import Kind, Tally

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from fetcher.engine.care import UNLIMITED, Care
-from fetcher.engine.limiter import CATCH_UP, HostLimits, strictest
+from fetcher.engine.hosts.care import UNLIMITED, Care
+from fetcher.engine.hosts.limiter import CATCH_UP, HostLimits, strictest
 from fetcher.interfaces import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fetcher.engine.limiter import LimitSettings
+    from fetcher.engine.hosts.limiter import LimitSettings
 
 # Hosts without jobs of which something is remembered; the oldest are forgotten first.
 _MOST_REMEMBERED = 10_000
@@ -52,7 +52,8 @@ class Host(msgspec.Struct, eq=False):
 
     ``given``: what the config of the process says; ``configured``: that and what its lines ask for; ``limits``: what
     holds now, after what has been learnt. ``latency``: of late, in seconds, for display. ``free_at``: when it may be
-    asked next; ``was_free_at``: the same before the last start. ``turn_at``, ``virtual``: see `fetcher.engine.turns`.
+    asked next; ``was_free_at``: the same before the last start. ``turn_at``, ``virtual``: see
+    `fetcher.engine.hosts.turns`.
     """
 
     name: str
@@ -85,7 +86,7 @@ class Line(msgspec.Struct, eq=False):
 
     ``backlog``: how many jobs there are to come, here and in the queue, as far as known. ``room``: how many to hold.
     ``entry``: the order of its entry in one of the scheduler's heaps, 0 if it has none; any other entry is out of date.
-    ``own``: limits of its batch alone. ``passed``, ``missed_until``: see `fetcher.engine.turns`.
+    ``own``: limits of its batch alone. ``passed``, ``missed_until``: see `fetcher.engine.hosts.turns`.
     """
 
     host: Host

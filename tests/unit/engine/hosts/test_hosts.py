@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from unit.engine.simulated_engines import SimulatedEngine, World
 from unit.engine.test_scheduler import all_at, failure, leased, names
 
-from fetcher.engine.hosts import Hosts
-from fetcher.engine.limiter import HostLimits, LimitSettings
+from fetcher.engine.hosts.host import Hosts
+from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
+from fetcher.engine.hosts.signs import Sign
+from fetcher.engine.hosts.turns import GRACE, SULK
 from fetcher.engine.scheduler import Scheduler
-from fetcher.engine.signs import Sign
-from fetcher.engine.turns import GRACE, SULK
 
 MANY = 10**9
 

@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fetcher.engine.adaptation import Pace
-from fetcher.engine.breaker import Breaker, BreakerSettings
-from fetcher.engine.budget import Budget
-from fetcher.engine.limiter import MAX_CONCURRENCY, HostLimits
-from fetcher.engine.signs import Sign
+from fetcher.engine.hosts.adaptation import Pace
+from fetcher.engine.hosts.breaker import Breaker, BreakerSettings
+from fetcher.engine.hosts.budget import Budget
+from fetcher.engine.hosts.limiter import MAX_CONCURRENCY, HostLimits
+from fetcher.engine.hosts.signs import Sign
 from fetcher.errors import ErrorKind
 
 if TYPE_CHECKING:
-    from fetcher.engine.limiter import LimitSettings
+    from fetcher.engine.hosts.limiter import LimitSettings
     from fetcher.engine.retry import Attempt
     from fetcher.model import Rejection
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.engine.simulated_host import ask
 
-from fetcher.engine.adaptation import Pace
-from fetcher.engine.signs import Sign
+from fetcher.engine.hosts.adaptation import Pace
+from fetcher.engine.hosts.signs import Sign
 
 
 def make(ceiling=8):

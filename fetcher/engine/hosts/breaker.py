@@ -6,7 +6,8 @@ origin is paused, and its jobs go back to the queue as they are. After the pause
 an answer closes the breaker, a failure opens it again for longer (Nygard, "Release It!", 2007). After so many failed
 probes the origin is *down*: what is left of its jobs ends as ``skipped``, with kind ``host_down``.
 
-The same goes for one that is there but refuses whatever it is asked, however rarely (`fetcher.engine.adaptation`).
+The same goes for one that is there but refuses whatever it is asked, however rarely
+(`fetcher.engine.hosts.adaptation`).
 """
 
 from __future__ import annotations

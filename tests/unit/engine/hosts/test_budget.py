@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fetcher.engine.budget import BURST, PER_SECOND, RATIO, Budget
+from fetcher.engine.hosts.budget import BURST, PER_SECOND, RATIO, Budget
 
 
 def spent(budget, count, now=0.0):

@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 from unit.engine.simulated_batch import Simulation, job
 
-from fetcher.engine.breaker import Breaker, BreakerSettings
-from fetcher.engine.care import Failure
-from fetcher.engine.limiter import HostLimits, LimitSettings
-from fetcher.engine.signs import Sign
+from fetcher.engine.hosts.breaker import Breaker, BreakerSettings
+from fetcher.engine.hosts.care import Failure
+from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
+from fetcher.engine.hosts.signs import Sign
 from fetcher.errors import SKIPPING, ErrorKind
 from fetcher.interfaces import Lease, Leased
 

@@ -11,7 +11,7 @@ Concurrency moves between 1 and what is configured, by additive increase and mul
   fast and slow pages, as in TCP Vegas (Brakmo and Peterson, 1995). Whether load was the reason is found out by trial:
   if less of it does not help, it was not, and the host gets its concurrency back.
 
-A host that goes on refusing when it is hardly asked any more is hopeless, and `fetcher.engine.breaker` takes over.
+A host that goes on refusing when it is hardly asked any more is hopeless: `fetcher.engine.hosts.breaker` takes over.
 
 In doubt nothing is done: few answers, a host that always was slow, or a busy process of ours are no reason.
 """

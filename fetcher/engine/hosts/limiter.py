@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from fetcher.engine.breaker import BreakerSettings
 from fetcher.engine.growth import MOST_AUTO
+from fetcher.engine.hosts.breaker import BreakerSettings
 from fetcher.settings import Duration, Rate, Settings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fetcher.engine.hosts import Host, Line
+    from fetcher.engine.hosts.host import Host, Line
 
 GRACE = 0.02
 """For so many seconds a line waits for those whose turn it is: many turns of the loop, and little of a slot."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fetcher.engine.care import UNLIMITED, Care, Failure
-from fetcher.engine.limiter import HostLimits, LimitSettings
-from fetcher.engine.signs import Sign
+from fetcher.engine.hosts.care import UNLIMITED, Care, Failure
+from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
+from fetcher.engine.hosts.signs import Sign
 from fetcher.errors import ErrorKind
 
 URL = "http://a.test/"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fetcher.engine.hosts.signs import Sign, sign_of
 from fetcher.engine.retry import Attempt
-from fetcher.engine.signs import Sign, sign_of
 from fetcher.errors import ErrorKind
 
 

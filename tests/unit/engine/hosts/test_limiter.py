@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fetcher.engine.growth import MOST_AUTO
-from fetcher.engine.limiter import CATCH_UP, HostLimits, LimitSettings, next_start, strictest
+from fetcher.engine.hosts.limiter import CATCH_UP, HostLimits, LimitSettings, next_start, strictest
 
 
 def starts(limits, asked, count):
