@@ -22,7 +22,20 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _REMARKS = "remarks.md"
-_ORDER = ("small", "latency", "fresh", "tls", "large", "scale", "hosts", "engine", "end_to_end", "hardening", "sinks")
+_ORDER = (
+    "small",
+    "latency",
+    "fresh",
+    "tls",
+    "large",
+    "scale",
+    "hosts",
+    "engine",
+    "end_to_end",
+    "hardening",
+    "sinks",
+    "service",
+)
 # Short enough that everything together stays below a quarter of an hour.
 _OPTIONS = {
     "small": ["--repeat", "5"],

@@ -31,6 +31,21 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True)
 
 
+MOST_PARTS = 1000
+"""How many sources, stages or sinks a config has at most."""
+
+
+def _few(value: object) -> object:
+    # pydantic looks at the length of a list behind its items, each of which may be wrong.
+    if isinstance(value, list | tuple) and len(value) > MOST_PARTS:
+        message = "has {count} items, and at most {most} are taken; many URLs go into a file, or the jobs of one source"
+        raise PydanticCustomError("too_many", message, {"count": len(value), "most": MOST_PARTS})
+    return value
+
+
+FEW = BeforeValidator(_few)
+"""Marks a list of parts, of which there are a few: one with more than ``MOST_PARTS`` is refused unseen."""
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "b": 1}
 _BYTES |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}

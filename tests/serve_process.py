@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
 SOON = 60.0
-_TO_LOOPBACK = ("service.port=0", "http.guard=false")
+_TO_LOOPBACK = ("service.port=0", "service.files=.", "http.guard=false")
 
 
 class ServeProcess:

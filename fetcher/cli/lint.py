@@ -13,9 +13,9 @@ from fetcher.assembly import Batch
 from fetcher.cli.exits import EXIT_USAGE
 from fetcher.config import Config, json_schema, load
 from fetcher.config.document import parse
-from fetcher.config.loading import load_root
 from fetcher.errors import ConfigError
 from fetcher.service.arrivals.schedules import check_schedules
+from fetcher.service.loading import load_service
 from fetcher.service.settings import ServiceConfig
 
 _OF_SERVICE = {"service", "schedules"}
@@ -47,7 +47,7 @@ def lint(*configs: str) -> int:
 def _check(path: str) -> None:
     """Raise ConfigError if a config can not be used: that of a batch, or of a service, as its sections tell."""
     if _is_of_service(path):
-        check_schedules(load_root(ServiceConfig, path))
+        check_schedules(load_service(path))
     else:
         Batch(load(path)).check()
 

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from fetcher.cli.logs import configure_logging
 from fetcher.cli.run import Override, calm_collector, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
-from fetcher.config.loading import load_root
 from fetcher.errors import EXIT_RESUMABLE
+from fetcher.service.loading import load_service
 from fetcher.service.settings import ServiceConfig, hash_token
 
 
@@ -28,7 +28,7 @@ def serve(config: str | None = None, *, override: Override = None) -> int:
         Set a value of the config: key.path=value. May be given several times.
     """
     overrides = list(override or [])
-    loaded = load_root(ServiceConfig, config, overrides)
+    loaded = load_service(config, overrides)
     raise_file_limit()
     configure_logging()
     return run_loop(_serve(loaded, config, overrides))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fetcher.config.problems import ConfigProblems, Problem, shown
+from fetcher.config.problems import MOST_TOLD, ConfigProblems, Problem, dotted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_NODES = 1_000_000
+MAX_PROBLEMS = 1_000  # in single places; beyond them, reading ends
 MAX_ALIASED = 100_000  # nodes that stand in the document once and in the data again
 MAX_DEPTH = 100
+UNSET = re.compile(r"the variable ([A-Za-z_][A-Za-z0-9_]*) is not set; ")
+"""How the sentence begins about a variable that a value names, and that there is not."""
 _MAX_DIGITS = 300  # beyond a float, and far below where int() refuses
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -82,6 +85,10 @@ def parse(text: str, name: str, environ: Mapping[str, str] | None) -> Document:
         builder = _Builder(environ)
         if root is not None:
             builder.document.data = builder.build(root, (), root.line)
+    except _TooMuchWrongError as error:
+        raise ConfigProblems(
+            [f"{name}:{line}: {words}" for line, words in error.problems], more=MAX_PROBLEMS + 1 - MOST_TOLD
+        ) from None
     except _DocumentError as error:
         raise ConfigProblems([f"{name}:{error.line}: {error}"]) from None
     except yaml.MarkedYAMLError as error:
@@ -131,6 +138,14 @@ class _DocumentError(Exception):
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
         self.line = line
+
+
+class _TooMuchWrongError(Exception):
+    """There is so much wrong in single places that it makes no sense to go on; line and sentence of each so far."""
+
+    def __init__(self, problems: list[tuple[int, str]]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = problems
 
 
 @dataclass(slots=True)
@@ -319,3 +334,9 @@ class _Builder:
 
     def _problem(self, path: KeyPath, message: str, line: int | None = None) -> None:
         self.document.problems.append(Problem(path, message, line))
+        if len(self.document.problems) > MAX_PROBLEMS:
+            raise _TooMuchWrongError([self._told(problem) for problem in self.document.problems[:MOST_TOLD]])
+
+    def _told(self, problem: Problem) -> tuple[int, str]:
+        line = self.document.lines.get(problem.path, 1) if problem.line is None else problem.line
+        return line, f"{dotted(problem.path)}: {problem.message}"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from fetcher.config.document import MAX_BYTES, Document, parse
 from fetcher.config.model import Config
 from fetcher.config.overrides import Layered, from_environment, from_flags
-from fetcher.config.problems import ConfigProblems, shown, translate
+from fetcher.config.problems import MOST_TOLD, ConfigProblems, shown, translate
 from fetcher.config.schema import json_schema
 from fetcher.settings import Settings
 
@@ -83,9 +83,9 @@ def _checked(
         raise ConfigProblems([_not_a_mapping(name, document)])
     layered = Layered.over(document, name)
     unlaid = layered.lay([*from_environment(environ, document.variables), *flags])
-    config, problems = _validate(root, layered)
+    config, problems, more = _validate(root, layered)
     if problems or unlaid or config is None:
-        raise ConfigProblems([line for _, line in sorted(problems, key=lambda problem: problem[0])] + unlaid)
+        raise ConfigProblems([line for _, line in sorted(problems, key=lambda problem: problem[0])] + unlaid, more)
     return config
 
 
@@ -128,8 +128,8 @@ def _name_after(name: str, document: Document, root: type[Settings]) -> None:
         document.data.setdefault("name", _name_of(name))
 
 
-def _validate(root: type[Root], layered: Layered) -> tuple[Root | None, list[tuple[int, str]]]:
-    """Return the config, or None, and what is wrong as (line, sentence)."""
+def _validate(root: type[Root], layered: Layered) -> tuple[Root | None, list[tuple[int, str]], int]:
+    """Return the config, or None, what is wrong as (line, sentence), and how much more there is."""
     document = layered.document
     problems = document.problems
     config, errors = _attempt(root, document.data)
@@ -141,11 +141,12 @@ def _validate(root: type[Root], layered: Layered) -> tuple[Root | None, list[tup
                 _put(document.data, path, text)
         config, errors = _attempt(root, document.data)
     if errors:
-        found = translate(errors, document.data, json_schema(root), document.substituted)
+        # Each takes a while, and whoever sent a hundred thousand mistakes is not to keep everybody else waiting.
+        found = translate(errors[:MOST_TOLD], document.data, json_schema(root), document.substituted)
         # A value that could not be read is not to be blamed for what stands in for it.
         broken = {problem.path for problem in problems}
-        problems = problems + [p for p in found if not any(p.path[: len(path)] == path for path in broken)]
-    return config, [layered.tell(problem) for problem in problems]
+        problems = problems + [p for p in found if not any(p.path[:end] in broken for end in range(len(p.path) + 1))]
+    return config, [layered.tell(problem) for problem in problems], max(0, len(errors) - MOST_TOLD)
 
 
 def _attempt(root: type[Root], data: object) -> tuple[Root | None, list[ErrorDetails]]:

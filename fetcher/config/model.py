@@ -29,7 +29,7 @@ from fetcher.engine.retry import RetrySettings
 from fetcher.fields import FIELDS
 from fetcher.naming import NameTemplate, distinct
 from fetcher.registry import Part, parts
-from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
+from fetcher.settings import FEW, BodySettings, Duration, RequestSettings, Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -139,10 +139,13 @@ def _body(value: object) -> object:
     return {"store": value} if isinstance(value, str) else value
 
 
+BatchName = Annotated[str, AfterValidator(_slug), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})]
+
+
 class Config(Settings):
     """One batch: which URLs, how they are fetched, and where the results go."""
 
-    name: Annotated[str, AfterValidator(_slug), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})] = "batch"
+    name: BatchName = "batch"
     """What the batch is called: letters, digits, `.`, `-` and `_`. By default, the name of the file."""
     priority: int = Field(default=0, ge=-1000, le=1000)
     """How a service shares its concurrency between batches: one of a higher priority goes first, before all others.
@@ -150,7 +153,7 @@ class Config(Settings):
     weight: float = Field(default=1.0, ge=0.001, le=1000, allow_inf_nan=False)
     """How a service shares its concurrency between batches of equal priority: one of weight 2 gets twice as much as
     one of weight 1."""
-    sources: list[Annotated[Settings, Part("sources", shorthand=_source)]] = Field(min_length=1)
+    sources: Annotated[list[Annotated[Settings, Part("sources", shorthand=_source)]], FEW] = Field(min_length=1)
     """Where jobs come from. A text is a file or a pattern of files (`-` is stdin, `s3://bucket/urls.csv` an object in a
     store), a URL, or a template `http://host/{1..1000}`."""
     request: RequestSettings = RequestSettings()
@@ -175,9 +178,9 @@ class Config(Settings):
     """A run that takes longer ends as if it had been interrupted (exit 75): what is left can be resumed."""
     shutdown_timeout: Duration = 10.0
     """How long running requests may go on after the run was interrupted or its deadline has passed."""
-    stages: list[Annotated[Settings, Part("stages", shorthand=_stage)]] = Field(default=[])
+    stages: Annotated[list[Annotated[Settings, Part("stages", shorthand=_stage)]], FEW] = Field(default=[])
     """What becomes of results before the sinks get them, in this order. A text is a condition to be kept by."""
-    sinks: list[Annotated[Settings, Part("sinks", shorthand=_sink)]] = Field(min_length=1)
+    sinks: Annotated[list[Annotated[Settings, Part("sinks", shorthand=_sink)]], FEW] = Field(min_length=1)
     """Where results go. A text is a file, whose suffix says the format, or `-` for stdout."""
 
     @field_validator("queue")

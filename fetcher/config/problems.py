@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 KeyPath = tuple[str | int, ...]
+MOST_TOLD = 50
+"""Problems of one config that are told; of the others, how many there are."""
 _SHOWN = 60
 _MANY = 8
 _MAX_BITS = 200
@@ -27,12 +29,20 @@ _SYNONYMS = {"url": "location", "path": "location"}  # of a sitemap, which may b
 
 
 class ConfigProblems(ConfigError):  # noqa: N818  it is more than one
-    """Everything that is wrong with a config; ``problems`` has one line for each."""
+    """Everything that is wrong with a config; ``problems`` has one line for each, up to ``MOST_TOLD``.
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        """Keep the lines; the message is all of them."""
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+    Whoever has a hundred thousand mistakes has made one of them, and the lines of all would be larger than the config.
+    """
+
+    def __init__(self, problems: Sequence[str], more: int = 0) -> None:
+        """Keep the lines; the message is all of them. ``more`` is how many there are beside these."""
+        told = list(problems)
+        # A line that says that there is one more could as well be that one.
+        if len(told) > MOST_TOLD + 1 or more:
+            more += len(told[MOST_TOLD:])
+            told = [*told[:MOST_TOLD], f"and {more:,} more"]
+        super().__init__("\n".join(told))
+        self.problems = told
 
 
 class Problem(NamedTuple):
@@ -295,6 +305,11 @@ _SENTENCES: dict[str, str | Callable[[ErrorDetails], str]] = {
     "model_attributes_type": _MAPPING,
     "value_error": _own_words,
 }
+
+
+def sentence(error: ErrorDetails) -> str:
+    """Return our sentence for an error of pydantic about a value that is no secret."""
+    return _sentence(error, shown(error["input"]))
 
 
 def _sentence(error: ErrorDetails, value: str) -> str:

@@ -352,10 +352,10 @@ def _named(whom: Mapping[str, float]) -> list[str]:
     return [f"{who} ({slots / total:.0%})" for who, slots in most]
 
 
-def verdict(found: Sequence[Finding]) -> str:
-    """Say in one sentence what bounds the throughput."""
+def verdict(found: Sequence[Finding], engines: int = 0) -> str:
+    """Say in one sentence what bounds the throughput of so many engines."""
     if not found:
-        return "Nothing is being fetched."
+        return "Nothing was seen yet that bounds the throughput." if engines else "Nothing is being fetched."
     first = found[0]
     whom = f", most of all by {first.details[0].rpartition(' (')[0]}" if first.details else ""
     return f"The throughput is bound by {first.bound} ({first.share:.0%}){whom}."

@@ -73,6 +73,11 @@ class Lookout:
         self._looks.add(seen, now)
 
     @property
+    def engines(self) -> int:
+        """How many engines there were at the last look."""
+        return len(self._since)
+
+    @property
     def seconds(self) -> float:
         """Over which time there were looks."""
         return self._looks.seconds(self._loop.time())

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from fetcher.config import ConfigProblems
-from fetcher.config.loading import load_root
 from fetcher.service.arrivals.schedules import check_schedules
-from fetcher.service.settings import ServiceConfig
+from fetcher.service.batches.territory import Territory
+from fetcher.service.loading import load_service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from fetcher.service.settings import ServiceConfig
 
 FIXED = ("host", "port", "state_dir", "watch", "telemetry")
 """What of ``service`` holds for as long as it runs."""
@@ -81,7 +83,8 @@ class Reload:
         return asked or (self._seen is not None and self._seen != before)
 
     def _checked(self) -> ServiceConfig:
-        config = load_root(ServiceConfig, self._path, self._overrides)
+        config = load_service(self._path, self._overrides)
+        Territory(config).make()
         check_schedules(config)
         return config
 

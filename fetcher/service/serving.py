@@ -22,6 +22,7 @@ from fetcher.service.api.desk import Desk
 from fetcher.service.api.events import Events
 from fetcher.service.arrivals.folder import Folder
 from fetcher.service.arrivals.schedules import Schedules, check_schedules
+from fetcher.service.batches.territory import Territory
 from fetcher.service.keeper import Keeper
 from fetcher.service.observing.metrics import Metrics
 from fetcher.service.observing.snapshots import Snapshots
@@ -144,6 +145,7 @@ class Service:
     async def run(self) -> bool:
         """Serve until drained; return whether nothing is left to be resumed. Raises what went wrong."""
         started = time.monotonic()
+        await asyncio.to_thread(Territory(self.config).make)
         await asyncio.to_thread(check_schedules, self.config)
         async with AsyncExitStack() as opened:
             if self._telemetry is not None:

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from fetcher.engine.hosts.limiter import LimitSettings
@@ -17,11 +17,14 @@ from fetcher.service.arrivals.timetable import Cron
 from fetcher.settings import ByteSize, Duration, Secret, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from fetcher.guard import GuardSettings
 
 Scope = Literal["read", "write"]
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _SHORTEST_TOKEN = 20
+_FILES = frozenset({"path", "ca_file", "client_cert", "client_key"})
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -139,12 +142,15 @@ class ServiceSettings(Settings):
     """Where batches, queues and results are kept."""
     watch: str | None = None
     """A folder: configs and files of URLs that are put into its ``inbox`` become batches."""
-    files: str = "."
-    """What submitted batches may read and write lies within this folder."""
+    files: str = Field(default="files", min_length=1)
+    """What submitted batches may read and write lies within this folder. It is made if it is not there."""
     env: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = Field(default=[])
     """The environment variables that submitted batches may use."""
     python: bool = False
     """Whether submitted batches may name Python functions to be run."""
+    unguarded: list[Literal["email", "nats", "objectstore", "postgres", "redis"]] = Field(default=[])
+    """Types of parts whose connections the guard does not see, and that submitted batches may use all the same. Files
+    in a store (``s3://``) count as ``objectstore``. Without the guard they may use all."""
     running: int = Field(default=16, ge=1, le=1000)
     """How many batches are fetched at once; others wait in their order."""
     keep: Duration = 30 * 86_400.0
@@ -191,6 +197,7 @@ class ServiceConfig(Settings):
     """How http and https URLs are fetched. ``guard`` is on unless it is switched off here."""
     schedules: list[ScheduleSettings] = Field(default=[])
     """Batches that are submitted again and again."""
+    _read_from: frozenset[str] = PrivateAttr(default=frozenset())
 
     @field_validator("schedules")
     @classmethod
@@ -207,3 +214,28 @@ class ServiceConfig(Settings):
         """The guard that holds for all batches."""
         guard: GuardSettings | None = getattr(self.http, "guard", None)
         return guard
+
+    @property
+    def own_files(self) -> frozenset[str]:
+        """The files that this config was read from, or names for the service itself. Batches keep off them."""
+        schedules = {one.batch for one in self.schedules if isinstance(one.batch, str)}
+        return self._read_from | schedules | set(_files_of(self.http))
+
+    def read_from(self, paths: Iterable[str]) -> Self:
+        """Return the same config, which knows from which files it was read: itself, and secrets."""
+        known = self.model_copy()
+        known._read_from = frozenset(paths)  # noqa: SLF001  its own
+        return known
+
+
+def _files_of(value: object, field: str = "") -> Iterator[str]:
+    """Yield the paths of files in a section: certificates, keys, caches."""
+    if isinstance(value, str):
+        if field in _FILES:
+            yield value
+    elif isinstance(value, Settings):
+        for name in type(value).model_fields:
+            yield from _files_of(getattr(value, name), name)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _files_of(item, field)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from fetcher.errors import SourceError
 from fetcher.intake import (
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     from fetcher.model import Job
 
 _ROWS = 500  # jobs in a chunk
+_MUCH_WRONG = 100  # problems after which nobody reads on
 
 
 def _url(value: str) -> str:
@@ -114,12 +124,29 @@ JobRow = Annotated[JobConfig, BeforeValidator(_spelled_out, json_schema_input_ty
 """A job object, or a string that stands for one with that URL."""
 
 
+def _in_portions(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Check jobs portion by portion, so that other threads get their turn, and no further than there is much wrong."""
+    if not isinstance(value, list) or len(value) <= _ROWS:
+        return check(value)
+    checked: list[JobConfig] = []
+    end = wrong = 0
+    while end < len(value) and wrong < _MUCH_WRONG:
+        portion = value[end : end + _ROWS]
+        end += len(portion)
+        try:
+            checked += check(portion)
+        except ValidationError as error:
+            wrong += error.error_count()
+    # Once more from the start: now what is wrong has its place in the whole list.
+    return check(value[:end]) if wrong else checked
+
+
 class InlineConfig(Settings):
     """Jobs written into the config itself."""
 
     type: Literal["inline"] = "inline"
     """A list of jobs."""
-    jobs: list[JobRow]
+    jobs: Annotated[list[JobRow], WrapValidator(_in_portions)]
     """The jobs; a string stands for the URL of one."""
 
     def build(self) -> InlineSource:

@@ -13,7 +13,6 @@ import os
 import stat
 import sys
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fetcher.errors import SourceError
@@ -40,7 +39,8 @@ _DAMAGED = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 def path_advice() -> str:
     """Return what to tell whoever named a path that can not be opened."""
-    return f"a path is relative to the working folder, which is {Path.cwd()}"
+    # Not which folder that is: whoever reads this may be a client of a service, who is not to know.
+    return "a path is relative to the working folder, in which fetcher was started"
 
 
 def unpacked(path: str) -> str:

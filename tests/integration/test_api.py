@@ -51,6 +51,29 @@ async def test_queries_that_make_no_sense_are_refused(tmp_path, query):
         assert (status, body["title"]) == (400, "Bad Request")
 
 
+@pytest.mark.parametrize(
+    ("method", "query", "said"),
+    [
+        (
+            "POST",
+            "name=a%20b",
+            "name: should be letters, digits, '.', '-' and '_' (a letter or digit first, at most 100)",
+        ),
+        ("POST", "weight=0", "weight: should be at least 0.001, not '0'"),
+        ("POST", "priority=1.5", "priority: should be a whole number, not '1.5'"),
+        ("POST", "column=", "column: is empty; it needs at least one character"),
+        ("GET", "limit=501", "limit: should be at most 500, not '501'"),
+        ("GET", "a=b", "a: is not a parameter of this"),
+        ("GET", "state=pausd", "state: should be 'queued', 'running', 'paused', 'done', 'failed' or 'cancelled'"),
+    ],
+)
+async def test_what_is_wrong_with_a_query_is_said_as_of_a_config(tmp_path, method, query, said):
+    async with api_service(tmp_path) as api:
+        _, _, body = await api.ask(method, f"/v1/batches?{query}", data=b"x", headers={"Content-Type": "text/plain"})
+        (problem,) = body["problems"]
+        assert problem.startswith(said)
+
+
 async def test_results_are_read_on_from_a_cursor(tmp_path, origin):
     urls = [f"{origin.url}/status/{code}?{n}" for n in range(30) for code in (200, 404)]
     async with api_service(tmp_path) as api:

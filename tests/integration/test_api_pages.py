@@ -46,6 +46,24 @@ async def test_the_api_page_shows_every_operation_and_model_and_needs_nobody(tmp
         assert (await api.ask("GET", "/docs/style.css"))[1]["Content-Type"] == "text/css; charset=utf-8"
 
 
+async def test_the_api_page_says_what_to_type_with_the_address_that_was_called(tmp_path):
+    async with api_service(tmp_path, hosts=["fetch.example"]) as api:
+        _, ours, page = await api.ask("GET", "/docs")
+        assert f"curl {api.url}/v1/batches\n" in page
+        assert "Bearer" not in page
+        _, named, page = await api.ask("GET", "/docs", headers={"Host": "fetch.example:99"})
+        assert "curl http://fetch.example:99/v1/batches\n" in page
+        assert ours["ETag"] != named["ETag"]
+
+
+async def test_the_api_page_says_where_the_token_goes(tmp_path):
+    async with api_service(tmp_path, tokens=[{"name": "a", "token": "x" * 40}]) as api:
+        _, _, page = await api.ask("GET", "/docs")
+        shown = "curl -H &quot;Authorization: Bearer $FETCHER_TOKEN&quot; "
+        assert page.count(shown) == 3
+        assert f"{shown}{api.url}/v1/batches\n" in page
+
+
 async def test_a_page_that_the_browser_has_is_not_sent_again(tmp_path):
     async with api_service(tmp_path) as api:
         for path in ("/", "/docs", "/openapi.json", "/static/app.js"):

@@ -130,6 +130,71 @@ async def test_a_form_that_is_none(tmp_path, body):
         assert (await api.ask("POST", "/v1/batches", data=body, headers=no_boundary))[0] == 400
 
 
+@pytest.mark.parametrize("before", [b"\r\n", b""])
+async def test_a_form_may_begin_with_a_line_break(tmp_path, before):
+    part = b'--x\r\nContent-Disposition: form-data; name="urls"\r\n\r\nhttp://localhost/\r\n--x--\r\n'
+    async with api_service(tmp_path) as api:
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        assert (await api.ask("POST", "/v1/batches", data=before + part, headers=kind))[0] == 201
+
+
+@pytest.mark.parametrize("preamble", [b"\r\n\r\n", b"hello\r\n", b"\r\nhello\r\n", b"\r\n" * 20_000])
+async def test_a_form_with_something_before_its_parts_is_refused_at_once(tmp_path, preamble):
+    head = (
+        b"POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    )
+    async with api_service(tmp_path) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        # There is no end of it.
+        writer.write(head + b"%x\r\n%b\r\n" % (len(preamble), preamble))
+        async with asyncio.timeout(10):
+            answer = await reader.readuntil(b"}")
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"the form is not framed as multipart/form-data has it" in answer
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("pages.parquet", "pages.parquet"), ("../a/pages.parquet", "pages.parquet"), ("a\x85.parquet", "urls")],
+)
+async def test_a_file_of_urls_is_told_of_by_the_name_that_it_came_with(tmp_path, given, shown):
+    form = aiohttp.FormData()
+    form.add_field("urls", b"no parquet", filename=given)
+    async with api_service(tmp_path) as api:
+        status, _, body = await api.ask("POST", "/v1/batches", data=form)
+        assert status == 422
+        (problem,) = body["problems"]
+        assert f"{shown}: " in problem
+        assert not {"incoming", "state"} & set(re.split(r"\W", problem))
+
+
+async def test_a_file_of_urls_that_has_no_name_is_told_of_as_urls(tmp_path):
+    async with api_service(tmp_path) as api:
+        status, _, body = await api.ask(
+            "POST", "/v1/batches?column=x", data=b"a,b\n1,2\n", headers={"Content-Type": "text/csv"}
+        )
+        assert status == 422
+        (problem,) = body["problems"]
+        assert "urls: " in problem
+        assert "incoming" not in problem
+
+
+async def test_a_config_of_nothing_but_mistakes_gets_a_short_answer(tmp_path):
+    async with api_service(tmp_path) as api:
+        for mistakes in (
+            "sources:\n" + "- {q: 1}\n" * 80_000,
+            "sources:\n- type: inline\n  jobs:\n" + "  - {q: 1}\n" * 80_000,
+            "sources: [urls.txt]\n" + "".join(f"k{number}: 1\n" for number in range(80_000)),
+            "sources:\n" + "- !x 1\n" * 80_000,
+            "sources:\n" + "- ${X}\n" * 80_000,
+        ):
+            kind = {"Content-Type": "application/yaml"}
+            status, _, body = await api.ask("POST", "/v1/batches", data=mistakes, headers=kind)
+            assert (status, len(body["problems"]) <= 51) == (422, True)
+
+
 async def test_everything_that_is_wrong_with_a_config_is_told_with_its_line(tmp_path):
     config = "name: a b\nsources:\n  - /etc/passwd\nlimits: {concurrency: -1}\nnonsense: 1\n"
     async with api_service(tmp_path) as api:

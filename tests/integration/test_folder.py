@@ -76,7 +76,7 @@ class Drop:
 @asynccontextmanager
 async def watching(path="drop", **service):
     """Watch a folder, with a keeper behind it."""
-    given = {"state_dir": "state/service", "watch": path} | service
+    given = {"state_dir": "state/service", "files": ".", "watch": path} | service
     config = ServiceConfig.model_validate({"service": given, "http": {"guard": False}})
     troubles = {}
     shared = Shared(config.limits, config.http)

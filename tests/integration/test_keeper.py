@@ -52,7 +52,7 @@ async def keeping(clock=None, **service):
     """Open a keeper, and drain it in the end."""
     limits = service.pop("limits", {"per_host": {"concurrency": 50}})
     config = ServiceConfig.model_validate(
-        {"service": {"state_dir": "state/service"} | service, "limits": limits, "http": {"guard": False}}
+        {"service": {"state_dir": "state/service", "files": "."} | service, "limits": limits, "http": {"guard": False}}
     )
     shared = Shared(config.limits, config.http)
     async with AsyncExitStack() as opened:

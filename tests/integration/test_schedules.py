@@ -75,7 +75,7 @@ class Scheduled:
 
 
 def config_of(*schedules, **service):
-    given = {"state_dir": "state/service"} | service
+    given = {"state_dir": "state/service", "files": "."} | service
     return ServiceConfig.model_validate({"service": given, "http": {"guard": False}, "schedules": list(schedules)})
 
 

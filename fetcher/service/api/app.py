@@ -23,7 +23,7 @@ from fetcher.service.api.connections import Runner, keep_time
 from fetcher.service.api.operations import register
 from fetcher.service.api.problems import tell_problems
 from fetcher.service.api.reception import Reception
-from fetcher.service.api.reference.page import render
+from fetcher.service.api.reference.page import addressed, render
 from fetcher.service.api.routes import batches, health, results, state, submitting
 
 if TYPE_CHECKING:
@@ -96,16 +96,23 @@ def _add_pages(app: web.Application, document: dict[str, object]) -> None:
     dashboard, styles = pages.load(pages.DASHBOARD), pages.load(pages.REFERENCE)
     fixed = {
         "/openapi.json": pages.page(json.dumps(document, indent=1).encode(), ".json"),
-        "/docs": pages.page(render(document).encode(), ".html"),
     }
     fixed |= {f"/docs/{name}": style for name, style in styles.items()}
     fixed |= {f"/static/{name}": file for name, file in dashboard.items()}
     if "index.html" in dashboard:
         fixed["/"] = dashboard["index.html"]
 
+    reference = render(document)
+
     async def answer(request: web.Request) -> web.Response:
         return fixed[request.path].answer(request)
 
+    async def explain(request: web.Request) -> web.Response:
+        # It shows what to type, with the address that has led here.
+        text = addressed(reference, f"{request.scheme}://{request.host}")
+        return pages.page(text.encode(), ".html").answer(request)
+
+    app.router.add_get("/docs", explain)
     for path in fixed:
         app.router.add_get(path, answer)
 

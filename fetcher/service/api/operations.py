@@ -17,11 +17,14 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
+from fetcher.config.problems import sentence
 from fetcher.service.api.access import Caller, authorize
 from fetcher.service.api.problems import ProblemError, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pydantic_core import ErrorDetails
 
     from fetcher.service.settings import Scope, TokenSettings
 
@@ -173,7 +176,7 @@ def _read_query(model: type[Query] | None, request: web.Request) -> Query | None
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
-        problems = [f"{_shown(problem['loc'][0])}: {_sentence(problem['msg'])}" for problem in error.errors()]
+        problems = [f"{_shown(problem['loc'][0])}: {_sentence(problem)}" for problem in error.errors()]
     raise ProblemError(HTTPStatus.BAD_REQUEST, "the query can not be used as it stands", problems=problems)
 
 
@@ -181,9 +184,8 @@ def _shown(name: object) -> str:
     return str(name)[:60]
 
 
-def _sentence(message: str) -> str:
-    """Return pydantic's words as one of our sentences begins."""
-    return message.removeprefix("Input ").replace("Extra inputs are not permitted", "is not a parameter of this")
+def _sentence(problem: ErrorDetails) -> str:
+    return "is not a parameter of this" if problem["type"] == "extra_forbidden" else sentence(problem)
 
 
 def reply_json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -22,7 +22,7 @@ import structlog
 from fetcher.config import ConfigProblems
 from fetcher.errors import FetcherError, StateBusyError, StateError, UnknownBatchError
 from fetcher.service.arrivals.inbox import Claim, Inbox, Signature
-from fetcher.service.batches.texts import read_config
+from fetcher.service.batches.texts import read_config, renamed
 from fetcher.service.batches.workspace import upload_name
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _told(problem: str, claim: Claim, upload: Path | None) -> str:
     """Return a problem in which a file has the name that people know it by."""
     if upload is None:
         return problem
-    return problem.replace(str(upload), claim.shown).replace(f"{claim.shown}: {claim.shown}", claim.shown, 1)
+    return renamed(problem, upload, claim.shown)
 
 
 def _kind_of(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from fetcher.assembly import Batch
 from fetcher.config import ConfigProblems
 from fetcher.errors import BatchStateError, ConfigError
 from fetcher.service.batches.catalogue import Row
+from fetcher.service.batches.checking import Checks
 from fetcher.service.batches.identity import batch_id_for
 from fetcher.service.batches.retries import ChosenIds
 from fetcher.service.batches.submission import Rules
@@ -34,6 +36,7 @@ class Preparation:
         self._workspace = workspace
         self._shared = shared
         self._clock = clock
+        self._checks = Checks()
         self.reconfigure(config)
 
     def reconfigure(self, config: ServiceConfig) -> None:
@@ -44,8 +47,11 @@ class Preparation:
     async def new(
         self, text: str, label: str, origin: Origin, *, upload: Path | None = None, batch_id: str | None = None
     ) -> Row:
-        """Return the row of a new batch, whose folder is there. Raises ConfigProblems, and then nothing is."""
-        config = await asyncio.to_thread(self._checked, text, label, upload)
+        """Return the row of a new batch, whose folder is there. Raises ConfigProblems, and then nothing is.
+
+        Raises StateBusyError if too many are being checked.
+        """
+        config = await self._checks.run(partial(self._checked, text, label, upload))
         row = self._row(config, label, origin, batch_id)
         row.upload = None if upload is None else upload.name
         links = {} if upload is None else {upload_name(upload): upload}

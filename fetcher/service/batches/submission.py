@@ -7,7 +7,6 @@ with all the others. What is refused is refused with its line and field, before 
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from pathlib import Path
@@ -15,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from fetcher.config import Config, ConfigProblems
+from fetcher.config.document import UNSET
 from fetcher.config.loading import load_text
 from fetcher.config.overlay import not_of_batch, overlaid
 from fetcher.config.overrides import Layered
 from fetcher.config.problems import Problem
 from fetcher.guard import GuardSettings
 from fetcher.registry import config_class
+from fetcher.service.batches import connections
+from fetcher.service.batches.territory import Search, Territory
 from fetcher.service.batches.workspace import QUEUE, RESULTS, upload_name
-from fetcher.settings import Settings, secrets_checked
+from fetcher.settings import BodySettings, Settings, secrets_checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,18 +36,24 @@ if TYPE_CHECKING:
 UPLOAD = "upload"
 """What the path of a source is that means the file that came with the config."""
 _PATHS = frozenset({"path", "location", "work", "rejected", "ca_file", "client_cert", "client_key"})
+_ONLY_READ = frozenset({"ca_file", "client_cert", "client_key"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_STORES = frozenset({"s3", "gs", "az"})
 # Which of its paths a part takes for something elsewhere; those of all other parts are files here, whatever they look
 # like. ``file`` is what it is.
 _ELSEWHERE = {
-    ("sources", "file"): _STORES,
+    ("sources", "file"): connections.STORES,
     ("sources", "sitemap"): frozenset({"http", "https"}),
-    ("sinks", "objectstore"): _STORES | {"file"},
+    ("sinks", "objectstore"): connections.STORES | {"file"},
 }
 # Parts that take from the environment what they are not told: by what their paths, or their types, are.
-_AMBIENT = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "postgres": "PGPASS"}
+_AMBIENT: dict[str, tuple[str, ...]] = {
+    "s3": ("AWS_",),
+    "gs": ("GOOGLE_",),
+    "az": ("AZURE_",),
+    "postgres": ("PGPASS", "PGSERVICE", "PGSSL"),
+}
 _RESULTS_NAME = "results"
+_BODIES: str = BodySettings.model_fields["path"].default
 
 
 class Rules:
@@ -56,8 +64,7 @@ class Rules:
         self._settings = service.service
         self._all = environ
         self._environ = {name: environ[name] for name in self._settings.env if name in environ}
-        self._within = os.path.realpath(self._settings.files)
-        self._ours = os.path.realpath(self._settings.state_dir)
+        self._territory = Territory(service)
 
     def load(
         self, text: str, name: str, folder: Path, *, upload: Path | None = None, moved: bool = True, again: bool = False
@@ -77,6 +84,8 @@ class Rules:
             document.variables |= self._environ.keys()
             _add_upload(document.data, given)
             _add_results(document.data, folder)
+            if self._territory.to_write(_BODIES) is not None:
+                _add_body_path(document.data, f"{self._settings.files}/bodies/{{sha256:2}}/{{sha256}}")
             self._explain_variables(document)
             return not_of_batch(document)
 
@@ -93,27 +102,27 @@ class Rules:
     def _explain_variables(self, document: Document) -> None:
         """Say of variables that there are, but not for batches, who may change that."""
         for index, problem in enumerate(document.problems):
-            text = document.substituted.get(problem.path, "")
-            for name in document.variables - self._environ.keys():
-                if f"${{{name}}}" in text:
-                    message = f"the variable {name} is not there for batches; service.env can let them have it"
-                    document.problems[index] = Problem(problem.path, message, problem.line)
+            unset = UNSET.match(problem.message)
+            if unset is not None:
+                message = f"the variable {unset[1]} is not there for batches; service.env can let them have it"
+                document.problems[index] = Problem(problem.path, message, problem.line)
 
     def _secret_objection(self, kind: str, name: str) -> str | None:
         if kind == "env":
             known = name in self._settings.env
             return None if known else f"the variable {name[:100]} is not there for batches; service.env can change that"
-        return self._outside(name)
+        return self._territory.to_read(name, Search())
 
     # Before anything is opened
 
     def _problems(self, config: Config, own: set[str | None]) -> Iterator[Problem]:
+        search = Search()
         for path, part in _parts(config):
             yield from self._of_part(path, part)
             elsewhere = _ELSEWHERE.get((str(path[0]), getattr(part, "type", "")), frozenset())
             for at, field, value in _texts(part, path):
                 local = _local(value, elsewhere) if field in _PATHS and value not in own else None
-                if local is not None and (why := self._outside(local)) is not None:
+                if local is not None and (why := self._objection(path, field, local, search)) is not None:
                     yield Problem(at, why)
 
     def _of_part(self, path: KeyPath, part: Settings) -> Iterator[Problem]:
@@ -126,35 +135,20 @@ class Rules:
         guarded = "guard" not in part.model_fields_set or getattr(part, "guard", None) == GuardSettings()
         if not guarded and self._service.guard is not None:
             yield Problem((*path, "guard"), "is the service's: set it in the config of the service, as http.guard")
+        guarded, unguarded = self._service.guard is not None, frozenset(self._settings.unguarded)
+        yield from connections.problems(path, part, guarded=guarded, unguarded=unguarded)
         for word, prefix in _AMBIENT.items():
-            if word in _reaches(part):
+            if word in {kind, *connections.schemes(part)}:
                 found = sorted(name for name in self._all if name.startswith(prefix))
                 hidden = [name for name in found if name not in self._settings.env]
                 if hidden:
                     message = f"would use {', '.join(hidden)} of the service's environment, which service.env can allow"
                     yield Problem(path, message)
 
-    def _outside(self, local: str) -> str | None:
-        """Say why the path of a file may not be used, None if it may."""
-        if ".." in Path(local).parts:
-            return "may not have .. in it; service.files says within which folder batches work"
-        fixed = re.split(r"[{*?\[]", local, maxsplit=1)[0]
-        found = [local, fixed if fixed == local else os.path.dirname(fixed)]  # noqa: PTH120  "a/b" has to become "a"
-        if glob.has_magic(local):
-            found += glob.iglob(local, recursive=True)  # noqa: PTH207
-        return next((why for path in found if (why := self._outside_really(path)) is not None), None)
-
-    def _outside_really(self, path: str) -> str | None:
-        try:
-            real = os.path.realpath(path or ".")
-        except (OSError, ValueError):
-            return "is no path"
-        if not _is_in(real, self._within):
-            folder = self._settings.files
-            return f"lies outside of the folder that service.files lets batches use ({folder})"
-        if _is_in(real, self._ours):
-            return "lies in the folder where the service keeps its state"
-        return None
+    def _objection(self, path: KeyPath, field: str, local: str, search: Search) -> str | None:
+        """Say why a part may not use a file, None if it may."""
+        is_read = path[0] == "sources" or field in _ONLY_READ
+        return self._territory.to_read(local, search) if is_read else self._territory.to_write(local)
 
     # What the service decides
 
@@ -165,7 +159,8 @@ class Rules:
             "http": self._http(config),
             # Jobs in flight get most of it, and what they gave the rest.
             "shutdown_timeout": min(config.shutdown_timeout, limit * 0.4),
-            "sinks": [_appending(sink) if again else sink for sink in config.sinks],
+            "sources": list(map(connections.without_password_file, config.sources)),
+            "sinks": [connections.without_password_file(_appending(sink) if again else sink) for sink in config.sinks],
         }
         if config.body.store == "file":
             # Batches of one name may arrive side by side.
@@ -220,6 +215,13 @@ def _add_results(data: dict[str, Any], folder: Path) -> None:
     sinks.append(_file(str(folder / RESULTS)) | {"format": "jsonl", "if_exists": "replace"} | name)
 
 
+def _add_body_path(data: dict[str, Any], path: str) -> None:
+    """Have files of bodies lie where they may, unless the config says where."""
+    body = {"store": "file"} if data.get("body") == "file" else data.get("body")
+    if isinstance(body, dict) and body.get("store") == "file":
+        data["body"] = {"path": path} | body
+
+
 def _queue(queue: Settings, folder: Path) -> Settings:
     """Return the queue of a batch: always one that survives the process, in the folder of the batch."""
     found = config_class("queues", "sqlite")
@@ -259,15 +261,3 @@ def _local(value: str, elsewhere: frozenset[str]) -> str | None:
     if scheme is None or scheme[1].lower() not in elsewhere:
         return None if value == "-" else value
     return unquote(value[scheme.end() :]) if scheme[1].lower() == "file" else None
-
-
-def _reaches(part: Settings) -> set[str]:
-    """Return the type of a part, and the schemes of its paths."""
-    paths = getattr(part, "path", None)
-    named = [paths] if isinstance(paths, str) else paths if isinstance(paths, list) else []
-    schemes = {found[1].lower() for path in named if (found := _SCHEME.match(str(path)))}
-    return schemes | {str(getattr(part, "type", ""))}
-
-
-def _is_in(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

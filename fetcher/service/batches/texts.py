@@ -53,3 +53,8 @@ def from_json(text: str, label: str) -> str:
 def as_text(data: object) -> str:
     """Return data of a config as its text. What came from the environment is not looked up there again."""
     return json.dumps(data, ensure_ascii=False).replace("${", "$${")
+
+
+def renamed(problem: str, path: Path, shown: str) -> str:
+    """Return a problem that names a file of ours by the name that its owner knows it by."""
+    return problem.replace(str(path), shown).replace(f"{shown}: {shown}", shown, 1)

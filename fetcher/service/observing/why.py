@@ -18,7 +18,11 @@ class Reasons(Lookout):
     def get(self) -> Why:
         """Return what bounds the throughput, over the last seconds."""
         found = self.findings()
-        return Why(seconds=round(self.seconds, 1), verdict=verdict(found), bounds=[_bound(one) for one in found])
+        return Why(
+            seconds=round(self.seconds, 1),
+            verdict=verdict(found, self.engines),
+            bounds=[_bound(one) for one in found],
+        )
 
 
 def _bound(finding: Finding) -> Bound:

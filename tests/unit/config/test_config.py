@@ -643,3 +643,38 @@ def test_a_text_that_was_meant_in_another_way_is_told_how_it_is_written(tmp_path
     with pytest.raises(ConfigError) as refused:
         load(tmp_path / "a.yaml", [setting])
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["sources", "stages", "sinks"])
+def test_a_list_of_parts_that_is_none_is_refused_unseen(problems, key):
+    base = {"sources": "sources: [urls.txt]\n", "sinks": "sinks: [out.jsonl]\n"}
+    rest = "".join(text for name, text in base.items() if name != key)
+    (problem,) = problems(rest + f"{key}:\n" + "- {q: 1}\n" * 1001)
+    assert problem.endswith(
+        f": {key}: has 1001 items, and at most 1000 are taken; many URLs go into a file, or the jobs of one source"
+    )
+
+
+def test_as_many_parts_as_there_may_be_are_taken(loaded):
+    assert len(loaded("sources:\n" + "- urls.txt\n" * 1000 + "sinks: [out.jsonl]\n").sources) == 1000
+
+
+def test_of_very_many_problems_the_first_are_told_and_the_others_counted(problems):
+    told = problems(SHORT + "".join(f"k{number}: 1\n" for number in range(5000)))
+    assert len(told) == 51
+    assert told[0].startswith("x.yaml:3: k0: unknown key")
+    assert told[49].startswith("x.yaml:52: k49: unknown key")
+    assert told[50] == "and 4,950 more"
+
+
+def test_a_single_problem_more_is_told_itself():
+    lines = [str(number) for number in range(52)]
+    assert ConfigProblems(lines[:51]).problems == lines[:51]
+    assert ConfigProblems(lines).problems == [*lines[:50], "and 2 more"]
+    assert ConfigProblems(lines[:2], more=3).problems == ["0", "1", "and 3 more"]
+
+
+def test_a_document_in_which_nothing_can_be_read_is_not_read_to_its_end(problems):
+    told = problems("sources:\n" + "- ${NOT_SET}\n" * 100_000)
+    assert told[0] == ("x.yaml:2: sources.0: the variable NOT_SET is not set; set it, or write ${NOT_SET:default}")
+    assert told[50:] == ["and 951 more"]

@@ -351,6 +351,7 @@ def test_the_verdict_names_the_first_bound_and_whom_it_concerns():
     found = findings(slots_of(sample))
     assert verdict(found) == "The throughput is bound by host limits (100%), most of all by slow.test."
     assert verdict([]) == "Nothing is being fetched."
+    assert verdict([], engines=1) == "Nothing was seen yet that bounds the throughput."
 
 
 def test_every_bound_is_explained_with_keys_that_a_config_has():

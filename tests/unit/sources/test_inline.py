@@ -72,3 +72,23 @@ def test_the_schema_takes_a_string_or_an_object():
 async def test_a_position_that_does_not_fit(position):
     with pytest.raises(SourceError, match="changed since"):
         await jobs_of(["http://a.test/1", "http://a.test/2"], position)
+
+
+def test_many_mistakes_in_many_jobs_are_found_in_their_places():
+    rows: list[object] = [{"url": "http://a.test/"}] * 2000
+    rows[700], rows[1999] = {"q": 1}, "nope"
+    with pytest.raises(ValidationError) as caught:
+        InlineConfig.model_validate({"jobs": rows})
+    places = [error["loc"] for error in caught.value.errors()]
+    assert places == [("jobs", 700, "url"), ("jobs", 700, "q"), ("jobs", 1999, "url")]
+
+
+def test_jobs_of_which_hardly_one_is_right_are_not_checked_to_their_end():
+    with pytest.raises(ValidationError) as caught:
+        InlineConfig.model_validate({"jobs": [{"q": 1}] * 100_000})
+    assert caught.value.error_count() == 1000
+
+
+async def test_many_jobs_are_all_taken_in_their_order():
+    urls = [f"http://a.test/{number}" for number in range(1201)]
+    assert [job.url for job in await jobs_of(urls)] == urls

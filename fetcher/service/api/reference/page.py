@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_CURL = """curl --data-binary @urls.txt -H 'Content-Type: text/plain' http://localhost:8080/v1/batches
-curl http://localhost:8080/v1/batches
-curl http://localhost:8080/v1/batches/ID/results"""
+_ADDRESS = "{address}"
+_BEARER = """-H "Authorization: Bearer $FETCHER_TOKEN" """
+_CURL = (
+    f"curl {{token}}--data-binary @urls.txt -H 'Content-Type: text/plain' {_ADDRESS}/v1/batches\n"
+    f"curl {{token}}{_ADDRESS}/v1/batches\n"
+    f"curl {{token}}{_ADDRESS}/v1/batches/ID/results"
+)
+
+
+def addressed(page: str, address: str) -> str:
+    """Return a rendered page for whoever called the service by this address: the root of its URLs, without a slash."""
+    return page.replace(_ADDRESS, escape(address))
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """Return the page."""
+    """Return the page, to be ``addressed``."""
     operations = [
         (path, method, operation)
         for path, methods in document["paths"].items()
@@ -27,6 +36,7 @@ def render(document: Mapping[str, Any]) -> str:
     fields = "".join(_model(*found) for found in document["components"]["schemas"].items())
     info = document["info"]
     secured = "securitySchemes" in document["components"]
+    curl = _CURL.replace("{token}", _BEARER if secured else "")
     token = "<p>Requests take a token: <code>Authorization: Bearer ...</code>.</p>" if secured else ""
     sections = "".join(_section(tag, [found for found in operations if tag in found[2]["tags"]]) for tag in tags)
     return f"""<!doctype html>
@@ -44,7 +54,7 @@ def render(document: Mapping[str, Any]) -> str:
 <h1>{escape(info["title"])} API <small>{escape(info["version"])}</small></h1>
 <p>{escape(info["description"])}</p>
 {token}
-<pre tabindex="0"><code>{escape(_CURL)}</code></pre>
+<pre tabindex="0"><code>{escape(curl)}</code></pre>
 <p><a href="/">The page</a> · <a href="/openapi.json">openapi.json</a></p>
 </header>
 <nav aria-label="Operations"><ul>{"".join(_entry(*found) for found in operations)}</ul></nav>

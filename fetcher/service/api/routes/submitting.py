@@ -16,7 +16,10 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import Field
 
+from fetcher.config import ConfigProblems
+from fetcher.config.model import BatchName
 from fetcher.service.api import idempotency
+from fetcher.service.api.forms import FormReader
 from fetcher.service.api.operations import (
     CALLER,
     DECIMAL,
@@ -33,6 +36,7 @@ from fetcher.service.api.problems import ProblemError
 from fetcher.service.api.reception import in_time, read_text, ready_for_body
 from fetcher.service.api.routes.batches import TAG
 from fetcher.service.batches.submission import UPLOAD
+from fetcher.service.batches.texts import renamed
 from fetcher.service.models import BatchView
 
 if TYPE_CHECKING:
@@ -54,7 +58,7 @@ UPLOADS = {
 }
 """What a file of URLs may be, and the suffix that says so."""
 MULTIPART = "multipart/form-data"
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_LONGEST_NAME = 100
 # What JSON writes in a way that YAML reads as something else.
 _JSON_ALONE = re.compile(r"\\/|\\u[dD][89a-fA-F]")
 
@@ -62,7 +66,7 @@ _JSON_ALONE = re.compile(r"\\/|\\u[dD][89a-fA-F]")
 class UploadQuery(Query):
     """What is said of a file of URLs that comes without a config. A config says it itself."""
 
-    name: str | None = Field(default=None, pattern=_NAME)
+    name: BatchName | None = None
     """What the batch is called."""
     priority: Annotated[int, Field(ge=-1000, le=1000), WHOLE] | None = None
     """A batch of a higher priority goes before all others."""
@@ -80,6 +84,8 @@ class Submission:
     upload: Path | None = None
     name: str = "batch.yaml"
     """What messages call the config; a batch that has no name is called after it."""
+    file_name: str = "urls"
+    """What messages call the file of URLs."""
 
 
 def operation(desk: Desk, reception: Reception) -> Operation:
@@ -90,7 +96,10 @@ def operation(desk: Desk, reception: Reception) -> Operation:
         repeated = batch_id is not None and desk.keeper.find(batch_id) is not None
         async with AsyncExitStack() as stack:
             submission = await _receive(request, query, desk.config.service, reception, stack)
-            view = await _submit(desk.keeper, submission, batch_id)
+            try:
+                view = await _submit(desk.keeper, submission, batch_id)
+            except ConfigProblems as error:
+                raise ConfigProblems([_told(line, submission) for line in error.problems]) from None
         request[SUBJECT] = view.id
         status = HTTPStatus.OK if repeated else HTTPStatus.CREATED
         return reply_json(view, status, {"Location": f"/v1/batches/{view.id}"})
@@ -129,6 +138,11 @@ async def _submit(keeper: Keeper, submission: Submission, batch_id: str | None) 
     view = await keeper.submit(text, submission.name, "api", upload=upload, batch_id=batch_id)
     idempotency.check_same(text, await asyncio.to_thread(keeper.text, view.id))
     return view
+
+
+def _told(problem: str, submission: Submission) -> str:
+    """Return a problem in which the file of URLs has the name that the client knows it by."""
+    return problem if submission.upload is None else renamed(problem, submission.upload, submission.file_name)
 
 
 async def _receive(
@@ -194,7 +208,7 @@ async def _receive_parts(
     await ready_for_body(request, settings.max_config + settings.max_upload)
     submission = Submission()
     try:
-        reader = await request.multipart()
+        reader = FormReader(request.headers, request.content)
         while True:
             async with in_time():
                 part = await reader.next()
@@ -227,12 +241,19 @@ async def _receive_part(
     elif part.name == "urls" and submission.upload is None:
         suffix = "".join(PurePath(part.filename or "").suffixes[-2:]).lower()
         suffix = suffix if re.fullmatch(r"[.a-z0-9]{1,20}", suffix) else UPLOADS.get(kind, ".txt")
+        submission.file_name = _file_name(part.filename)
         submission.upload = await stack.enter_async_context(
             reception.file(part.read_chunk, suffix, settings.max_upload)
         )
         _check_not_empty(submission.upload)
     else:
         raise ProblemError(HTTPStatus.BAD_REQUEST, "the form should have a part config, a part urls, and no others")
+
+
+def _file_name(given: str | None) -> str:
+    """Return what messages call a file that its client calls so."""
+    name = PurePath(given or "").name[:_LONGEST_NAME]
+    return name if name and name.isprintable() else "urls"
 
 
 _CONFIG_TEXT = "name: weekly\nsources:\n  - urls.csv\nlimits:\n  per_host:\n    rate: 5/s\n"

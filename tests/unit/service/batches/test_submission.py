@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
+import fetcher
 from fetcher.config import ConfigProblems, fingerprint
+from fetcher.service.batches import territory
 from fetcher.service.batches.submission import Rules
+from fetcher.service.batches.territory import Search, Territory
+from fetcher.service.loading import load_service
 from fetcher.service.settings import ServiceConfig
 
 URL = "http://example.org/"
+UNGUARDED = ["objectstore", "postgres"]
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +28,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def rules(environ=None, *, http=None, **service):
-    config = ServiceConfig.model_validate({"service": {"state_dir": "state/service"} | service, "http": http or {}})
+    config = ServiceConfig.model_validate(
+        {"service": {"state_dir": "state/service", "files": "."} | service, "http": http or {}}
+    )
     return Rules(config, {} if environ is None else environ)
 
 
@@ -117,7 +128,7 @@ def test_secrets_are_read_from_where_batches_may_read(folder, monkeypatch):
         "mine.yaml:4: http.auth.0.token: the variable OTHER is not there for batches; service.env can change that"
     ]
     (problem,) = refused(text.format(place="file: /etc/hostname"), folder, given)
-    assert "mine.yaml:4: http.auth.0.token: lies outside of the folder" in problem
+    assert "mine.yaml:4: http.auth.0.token: lies outside of service.files (data); " in problem
 
 
 @pytest.mark.parametrize(
@@ -130,12 +141,12 @@ def test_secrets_are_read_from_where_batches_may_read(folder, monkeypatch):
 )
 def test_credentials_that_a_part_finds_by_itself_are_not_there_either(folder, part, variable):
     text = f"name: a\nsources:\n  - {part}\n"
-    (problem,) = refused(text, folder, rules({variable: "x"}))
+    (problem,) = refused(text, folder, rules({variable: "x"}, unguarded=UNGUARDED))
     assert problem == (
         f"mine.yaml:3: sources.0: would use {variable} of the service's environment, which service.env can allow"
     )
-    assert load(text, folder, rules({variable: "x"}, env=[variable]))
-    assert load(text, folder, rules({}))
+    assert load(text, folder, rules({variable: "x"}, env=[variable], unguarded=UNGUARDED))
+    assert load(text, folder, rules({}, unguarded=UNGUARDED))
 
 
 # Files
@@ -193,7 +204,7 @@ def test_paths_within_are_fine_relative_absolute_or_of_other_machines(folder):
         "sinks: [out/x.jsonl, s3://bucket/out/x.jsonl]\nbody: {store: file, path: 'bodies/{host}/{sha256}'}\n"
         "http: {cache: true}\nrequest: {headers: {path: /etc/passwd}}\n"
     )
-    config = load(text, folder, rules(files="."))
+    config = load(text, folder, rules(unguarded=UNGUARDED))
     assert config.body.work.endswith("/b")
     assert config.http.cache.path == "state/service/cache.db"
 
@@ -203,10 +214,14 @@ def test_files_may_be_a_folder_below(folder):
     assert load("sources: [data/a.csv]\n", folder, given)
     (problem,) = refused("sources: [a.csv]\n", folder, given)
     assert problem == (
-        "mine.yaml:1: sources.0.path: lies outside of the folder that service.files lets batches use (data)"
+        "mine.yaml:1: sources.0.path: lies outside of service.files (data); paths are relative to the service's "
+        "working folder"
     )
-    # What bodies have by default lies elsewhere.
-    (problem,) = refused("sources: [data/a.csv]\nbody: file\n", folder, given)[:1]
+    for body in ("file", "{store: file, durability: fsync}"):
+        config = load(f"sources: [data/a.csv]\nbody: {body}\n", folder, given)
+        assert config.body.path.startswith("data/bodies/")
+        assert config.body.work.startswith("data/bodies/.partial/")
+    (problem,) = refused("sources: [data/a.csv]\nbody: {store: file, path: 'out/{sha256}'}\n", folder, given)[:1]
     assert "mine.yaml:2: body.path: lies outside" in problem
 
 
@@ -260,6 +275,194 @@ def test_no_part_gets_around_the_guard(folder, guard):
     assert load(parts.format(f", guard: {guard}"), folder, rules(http={"guard": False}))
 
 
+# What the service itself goes by
+
+
+KEPT = [
+    "sinks: [{0: file, path: mine/service.yaml, format: csv, if_exists: append}]",
+    "sinks: [{0: sqlite, path: mine/service.yaml}]",
+    "sinks: [mine/to-config.csv]",
+    "sinks: [mine/token]",
+    "sinks: [mine/ca.pem]",
+    "sinks: [mine/nightly.yaml]",
+    "sinks: [drop/inbox/x.csv]",
+    "sinks: [data/module.py]",
+    "sinks: [data/module.PY]",
+    "body: {store: file, path: 'mine/{path}'}",
+    "body: {store: file, path: '{host}/{path}'}",
+    "body: {store: file, path: 'state/{path}'}",
+    "body: {store: file, path: 'data/{sha256}.py'}",
+    "sinks: [{0: webhook, url: 'https://x.org/', rejected: mine/service.yaml}]",
+    "http: {cache: {path: mine/service.yaml}}",
+    "http: {auth: [{0: bearer, hosts: [x.org], token: {file: mine/token}}]}",
+    "sources: [mine/service.yaml]",
+    "sources: ['mine/*']",
+    "sources: [{0: sqlite, path: mine/token, query: select 1, order: id}]",
+]
+
+
+@pytest.mark.parametrize("line", KEPT)
+def test_no_batch_touches_what_decides_what_it_may_do(folder, line):
+    for name, content in {"service.yaml": CONFIG, "token": "t" * 43, "ca.pem": "x", "nightly.yaml": "{}"}.items():
+        (folder / "mine").mkdir(exist_ok=True)
+        (folder / "mine" / name).write_text(content)
+    (folder / "mine/to-config.csv").symlink_to("service.yaml")
+    given = Rules(load_service("mine/service.yaml"), {})
+    sources = "" if line.startswith("sources") else f"sources: ['{URL}']\n"
+    text = line.replace("{0:", "{type:") + f"\n{sources}"
+    problem = refused(text, folder, given)[0]
+    assert "lies where the service keeps" in problem or "called like code" in problem or "may come to lie" in problem
+    assert load(f"sources: ['{URL}']\nsinks: [mine/other.csv, data/x.jsonl]\n", folder, given)
+
+
+CONFIG = """
+service:
+  files: .
+  state_dir: state/service
+  watch: drop
+  tokens: [{name: me, token: {file: mine/token}}]
+http: {tls: {ca_file: mine/ca.pem}}
+schedules: [{name: nightly, every: 1h, batch: mine/nightly.yaml}]
+"""
+
+
+def test_no_batch_touches_the_code_of_the_service(folder):
+    prefix = os.path.realpath(sys.prefix)
+    given = rules(files="/")
+    for path in (f"{prefix}/x.csv", f"{Path(fetcher.__file__).parent}/x.csv"):
+        (problem,) = refused(f"sources: ['{URL}']\nsinks: ['{path}']\n", folder, given)
+        assert "sinks.0.path: lies where the service keeps" in problem
+
+
+def test_by_default_batches_have_a_folder_of_their_own(folder):
+    settings = ServiceConfig()
+    assert settings.service.files == "files"
+    Territory(settings).make()
+    assert (folder / "files").is_dir()
+    assert load(f"sources: ['{URL}']\nsinks: [files/out.jsonl]\n", folder, Rules(settings, {}))
+    (problem,) = refused(f"sources: ['{URL}']\nsinks: [out.jsonl]\n", folder, Rules(settings, {}))
+    assert "lies outside of service.files (files); " in problem
+    assert str(folder) not in problem
+    (folder / "taken").write_text("")
+    with pytest.raises(ConfigProblems, match=r"service\.files: taken: can not be made: File exists"):
+        Territory(ServiceConfig.model_validate({"service": {"files": "taken"}})).make()
+
+
+# Patterns
+
+
+def test_a_pattern_goes_down_once(folder):
+    assert load("sources: ['data/**/*.csv']\n", folder)
+    (problem,) = refused("sources: ['data/**/**/**/nothing.txt']\n", folder)
+    assert problem == "mine.yaml:1: sources.0.path: may have ** in it once"
+
+
+def test_patterns_look_at_so_much_and_no_more(folder, monkeypatch):
+    deep = folder / "data" / "a" / "b"
+    deep.mkdir(parents=True)
+    for number in range(20):
+        (deep / f"{number}.csv").write_text("")
+    search = Search(entries=30)
+    assert search.objection("data/*.csv") is None  # which does not go down
+    assert search.objection("data/**/none.txt") is None
+    assert "has too many files to look through" in search.objection("data/*/*/*.csv")
+    assert "has too many files to look through" in Search(seconds=-1).objection("data/**/none.txt")
+    monkeypatch.setattr(territory, "_MOST_MATCHES", 19)
+    (problem,) = refused("sources: ['data/**/*.csv']\n", folder)
+    assert "sources.0.path: matches more than 19 files" in problem
+    assert len(refused("sources: ['data/a/b/1*.csv', 'data/a/b/?.csv']\n", folder)) == 1
+
+
+def test_a_folder_of_parts_leads_nowhere_else(folder):
+    (folder / "data" / "x.parquet").symlink_to("/etc/hostname")
+    (problem,) = refused("sources: [{type: file, path: data, format: parquet}]\n", folder)
+    assert "sources.0.path: lies outside" in problem
+
+
+# Connections that the guard does not see
+
+
+DRIVERS = {
+    "redis": "sinks: [{type: redis, url: 'redis://x.org', stream: s}]",
+    "nats": "sinks: [{type: nats, servers: ['nats://x.org'], stream: s, subject: s}]",
+    "email": "sinks: [{type: email, host: x.org, sender: a@x.org, to: [b@x.org]}]",
+    "postgres": "sinks: [{type: postgres, dsn: 'postgresql://x.org/d', table: t}]",
+    "objectstore": "sinks: ['s3://bucket/x.jsonl']",
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_the_guard_is_not_gone_around(folder, driver):
+    text = f"{DRIVERS[driver]}\nsources: ['{URL}']\n"
+    (problem,) = refused(text, folder)
+    words = "its connections are not seen by the guard, which is on; service.unguarded may allow it"
+    assert problem == f"mine.yaml:1: sinks.0.type: {driver}: {words}"
+    assert load(text, folder, rules(unguarded=[driver]))
+    assert load(text, folder, rules(http={"guard": False}))
+    others = [other for other in DRIVERS if other != driver]
+    assert refused(text, folder, rules(unguarded=others))
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("S3://bucket/x.csv", "objectstore (s3)"),
+        ("{type: file, path: [data/a.csv, 'az://c/x.csv']}", "objectstore (az)"),
+        ("{type: postgres, dsn: 'postgresql://x.org/d', query: select 1, order: id}", "postgres"),
+    ],
+)
+def test_nor_by_sources(folder, source, named):
+    problems = refused(f"sources: [{source}]\n", folder)
+    assert problems[0].startswith(f"mine.yaml:1: sources.0.type: {named}: its connections are not seen by the guard")
+
+
+def test_an_objectstore_that_is_a_folder_connects_to_nothing(folder):
+    assert load(f"sources: ['{URL}']\nsinks: ['file://{folder}/data/x.jsonl']\n", folder)
+
+
+# What drivers read by themselves
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        *("x.org/d?passfile=/etc/x", "x.org/d?sslcert=a&sslkey=b", "x.org/d?sslrootcert=/etc/x"),
+        *("x.org/d?sslcrl=/etc/x", "x.org/d?service=s", "x.org/d?servicefile=/etc/x", "x.org/d?host=/run"),
+        *("/d", "%2Frun%2Fpostgresql/d", "x.org,%2Frun/d", "u@%2Frun@x.org/d", "x.org/d?PASSFILE=x"),
+        "x.org/d?passfile=",
+    ],
+)
+def test_the_address_of_a_database_names_no_files(folder, rest):
+    dsn = f"postgresql://{rest}"
+    given = rules(unguarded=UNGUARDED)
+    for text in (
+        f"sources: [{{type: postgres, dsn: '{dsn}', query: select 1, order: id}}]\n",
+        f"sources: ['{URL}']\nsinks: [{{type: postgres, dsn: '{dsn}', table: t}}]\n",
+    ):
+        (problem,) = refused(text, folder, given)
+        assert "0.dsn: has " in problem or "0.dsn: should name its host" in problem
+
+
+def test_no_file_of_passwords_is_looked_for(folder):
+    given = rules(unguarded=UNGUARDED)
+    for dsn, joined in [("postgresql://u@x.org/d", "?"), ("postgresql://u@x.org/d?sslmode=require", "&")]:
+        config = load(f"sources: ['{URL}']\nsinks: [{{type: postgres, dsn: '{dsn}', table: t}}]\n", folder, given)
+        assert config.sinks[0].dsn.get_secret_value() == f"{dsn}{joined}passfile={os.devnull}"
+        assert "passfile" not in config.sinks[0].identity
+
+
+@pytest.mark.parametrize(
+    "name", ["google_service_account", "google_application_credentials", "azure_federated_token_file"]
+)
+def test_the_options_of_a_store_name_no_files(folder, name):
+    given = rules(unguarded=UNGUARDED)
+    text = f"sinks: [{{type: objectstore, path: 'gs://b/x.jsonl', options: {{{name}: /etc/x}}}}]\nsources: ['{URL}']\n"
+    (problem,) = refused(text, folder, given)
+    assert problem == f"mine.yaml:1: sinks.0.options: {name} is not there for batches, as it may be a file's"
+    for known in ("AWS_ACCESS_KEY_ID", "region", "endpoint"):
+        assert load(text.replace(name, known), folder, given)
+
+
 # Problems
 
 
@@ -282,3 +485,9 @@ def test_a_retry_appends_to_what_the_first_time_has_written(folder):
         f"sources: ['{URL}']\nsinks: [a.jsonl, {{type: file, path: b.jsonl, if_exists: replace}}]\n", folder, again=True
     )
     assert [sink.if_exists for sink in config.sinks] == ["append", "replace", "replace"]
+
+
+def test_each_variable_that_is_not_there_is_told_by_its_name(folder):
+    told = refused(f"sources: ['{URL}?${{ONE}}&${{TWO}}']\n", folder)
+    assert [line.partition("the variable ")[2].partition(" ")[0] for line in told] == ["ONE", "TWO"]
+    assert all("is not there for batches; service.env can let them have it" in line for line in told)
