@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fetcher.config.problems import KeyPath
     from fetcher.settings import Settings
 
+_NO_FILE = f"{os.devnull}/none"  # the driver warns of one that is there and is none
 UNSEEN = frozenset({"email", "nats", "objectstore", "postgres", "redis"})
 """Types of parts whose drivers connect by themselves."""
 STORES = frozenset({"s3", "gs", "az"})
@@ -83,7 +84,7 @@ def without_password_file(part: Settings) -> Settings:
     if not isinstance(dsn, SecretStr):
         return part
     text = dsn.get_secret_value()
-    closed = f"{text}{'&' if urlsplit(text).query else '?' if '?' not in text else ''}passfile={os.devnull}"
+    closed = f"{text}{'&' if urlsplit(text).query else '?' if '?' not in text else ''}passfile={_NO_FILE}"
     return part.model_copy(update={"dsn": SecretStr(closed)})
 
 

@@ -282,15 +282,15 @@ KEPT = [
     "sinks: [{0: file, path: mine/service.yaml, format: csv, if_exists: append}]",
     "sinks: [{0: sqlite, path: mine/service.yaml}]",
     "sinks: [mine/to-config.csv]",
-    "sinks: [mine/token]",
-    "sinks: [mine/ca.pem]",
-    "sinks: [mine/nightly.yaml]",
+    "sinks: [{0: file, path: mine/token, format: jsonl}]",
+    "sinks: [{0: file, path: mine/ca.pem, format: jsonl}]",
+    "sinks: [{0: file, path: mine/nightly.yaml, format: jsonl}]",
     "sinks: [drop/inbox/x.csv]",
-    "sinks: [data/module.py]",
-    "sinks: [data/module.PY]",
-    "body: {store: file, path: 'mine/{path}'}",
-    "body: {store: file, path: '{host}/{path}'}",
-    "body: {store: file, path: 'state/{path}'}",
+    "sinks: [{0: file, path: data/module.py, format: jsonl}]",
+    "sinks: [{0: file, path: data/module.PY, format: jsonl}]",
+    "body: {store: file, path: 'mine/{path}/{sha256}'}",
+    "body: {store: file, path: '{host}/{sha256}'}",
+    "body: {store: file, path: 'state/{path}/{sha256}'}",
     "body: {store: file, path: 'data/{sha256}.py'}",
     "sinks: [{0: webhook, url: 'https://x.org/', rejected: mine/service.yaml}]",
     "http: {cache: {path: mine/service.yaml}}",
@@ -406,7 +406,7 @@ def test_the_guard_is_not_gone_around(folder, driver):
 @pytest.mark.parametrize(
     ("source", "named"),
     [
-        ("S3://bucket/x.csv", "objectstore (s3)"),
+        ("s3://bucket/x.csv", "objectstore (s3)"),
         ("{type: file, path: [data/a.csv, 'az://c/x.csv']}", "objectstore (az)"),
         ("{type: postgres, dsn: 'postgresql://x.org/d', query: select 1, order: id}", "postgres"),
     ],
@@ -447,7 +447,7 @@ def test_no_file_of_passwords_is_looked_for(folder):
     given = rules(unguarded=UNGUARDED)
     for dsn, joined in [("postgresql://u@x.org/d", "?"), ("postgresql://u@x.org/d?sslmode=require", "&")]:
         config = load(f"sources: ['{URL}']\nsinks: [{{type: postgres, dsn: '{dsn}', table: t}}]\n", folder, given)
-        assert config.sinks[0].dsn.get_secret_value() == f"{dsn}{joined}passfile={os.devnull}"
+        assert config.sinks[0].dsn.get_secret_value() == f"{dsn}{joined}passfile={os.devnull}/none"
         assert "passfile" not in config.sinks[0].identity
 
 
