@@ -193,14 +193,19 @@ class Keeper(Shelf):
             message = f"batch {batch_id} is being worked on, which does not end; is the disk of the service full?"
             raise StateBusyError(message) from None
 
+    def _lasting(self, row: Row) -> Run | None:
+        """Return the run of a batch, None if it does not run. Raises BatchStateError if it is being cancelled."""
+        run = self._runs.get(row.id)
+        if run is not None and run.wanted is State.CANCELLED:
+            raise _refusal(row, "is being cancelled", "it can be retried when it is")
+        return run
+
     async def pause(self, batch_id: str) -> BatchView:
         """Let a batch end what is in flight and then wait for ``resume``. Until then it is ``running``: "pausing"."""
         async with self._turn(batch_id):
             row = self._catalogue.get(batch_id)
-            run = self._runs.get(batch_id)
+            run = self._lasting(row)
             if run is not None:
-                if run.wanted is State.CANCELLED:
-                    raise _refusal(row, "is being cancelled", "it can be retried when it is")
                 run.pause()
             elif row.state == State.QUEUED:
                 await self._change(batch_id, "batch_paused", state=State.PAUSED.value)
@@ -212,10 +217,8 @@ class Keeper(Shelf):
         """Let a batch that is paused go on."""
         async with self._turn(batch_id):
             row = self._catalogue.get(batch_id)
-            run = self._runs.get(batch_id)
+            run = self._lasting(row)
             if run is not None:
-                if run.wanted is State.CANCELLED:
-                    raise _refusal(row, "is being cancelled", "it can be retried when it is")
                 if run.wanted is State.PAUSED:
                     run.go_on()
             elif row.state == State.PAUSED:

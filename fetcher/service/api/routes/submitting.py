@@ -11,7 +11,6 @@ from http import HTTPStatus
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import Field
@@ -36,7 +35,7 @@ from fetcher.service.api.problems import ProblemError
 from fetcher.service.api.reception import in_time, read_text, ready_for_body
 from fetcher.service.api.routes.batches import TAG
 from fetcher.service.batches.submission import UPLOAD
-from fetcher.service.batches.texts import renamed
+from fetcher.service.batches.texts import from_json, renamed
 from fetcher.service.models import BatchView
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ UPLOADS = {
 """What a file of URLs may be, and the suffix that says so."""
 MULTIPART = "multipart/form-data"
 _LONGEST_NAME = 100
-# What JSON writes in a way that YAML reads as something else.
-_JSON_ALONE = re.compile(r"\\/|\\u[dD][89a-fA-F]")
+_JSON_NAME = "batch.json"
 
 
 class UploadQuery(Query):
@@ -167,7 +165,7 @@ async def _receive(
     if kind != JSON and kind not in YAML:
         raise _unsupported(f"{kind[:100]} is nothing that a batch can be made of")
     text = await read_text(await ready_for_body(request, settings.max_config), settings.max_config)
-    return Submission(from_json(text), name="batch.json") if kind == JSON else Submission(text)
+    return Submission(from_json(text, _JSON_NAME), name=_JSON_NAME) if kind == JSON else Submission(text)
 
 
 def _unsupported(what: str) -> ProblemError:
@@ -188,17 +186,6 @@ def _config_of(query: UploadQuery) -> str:
     if query.column is not None:
         config["sources"] = [{"type": "file", "path": UPLOAD, "column": query.column}]
     return json.dumps(config, ensure_ascii=False)
-
-
-def from_json(text: str) -> str:
-    """Return a JSON text as YAML, which it mostly is already, line by line the same. Raises ProblemError."""
-    try:
-        data = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the body is not JSON: {error}") from None
-    except UnicodeError:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "the body is not JSON: half a surrogate pair") from None
-    return json.dumps(data, ensure_ascii=False, indent=1) if _JSON_ALONE.search(text) else text
 
 
 async def _receive_parts(
@@ -237,7 +224,7 @@ async def _receive_part(
     kind = part.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if part.name == "config" and submission.config is None:
         text = await read_text(part.read_chunk, settings.max_config)
-        submission.config = from_json(text) if kind == JSON else text
+        submission.config = from_json(text, _JSON_NAME) if kind == JSON else text
     elif part.name == "urls" and submission.upload is None:
         suffix = "".join(PurePath(part.filename or "").suffixes[-2:]).lower()
         suffix = suffix if re.fullmatch(r"[.a-z0-9]{1,20}", suffix) else UPLOADS.get(kind, ".txt")
