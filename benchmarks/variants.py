@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fetcher.transports.http import connection
-from fetcher.transports.http.bodies import checksums
+from fetcher.transports.bodies import checksums
 
 if TYPE_CHECKING:
     from _hashlib import HASH

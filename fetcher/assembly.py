@@ -129,17 +129,21 @@ class Batch:
             for index, stage in enumerate(config.stages, 1)
         }
         self._shared = shared
+        http: Any = config.http
+        self._session: HttpSession = http.session() if shared is None else shared.session
         self.engine = Engine(self._parts())
 
     def _parts(self) -> Parts:
         config, shared = self.config, self._shared
-        http: Any = config.http
-        transport: Any = http.build(config.request, config.body, None if shared is None else shared.session)
+        ways: list[Any] = [
+            _built(part, config.request, config.body, self._session)
+            for part in (config.http, config.ftp, config.tcp, config.udp, config.websocket)
+        ]
         return Parts(
             batch=config.name,
             sources=self._sources,
             queue=self._queue,
-            transports=dict.fromkeys(transport.schemes, transport),
+            transports={scheme: way for way in ways for scheme in way.schemes},
             sinks={key: Outlet(key, sink, self._plans[key], self._dead.get(key)) for key, sink in self._sinks.items()},
             stages=self._stages,
             limits=config.limits if shared is None else shared.within(config.limits),
@@ -159,6 +163,8 @@ class Batch:
         for transport in dict.fromkeys(self.engine.transports.values()):
             if isinstance(transport, Checkable):
                 transport.check()
+        if self._shared is None:
+            self._session.check()
 
     def _check_sources(self) -> None:
         for source in self._sources:
@@ -177,6 +183,8 @@ class Batch:
         try:
             self._marks = await self._queue.open()
             await self._begin_or_resume()
+            if self._shared is None:
+                await self._session.open()
             await self.engine.start(self._marks)
         except BaseException:
             await self.close()
@@ -222,6 +230,8 @@ class Batch:
     async def close(self) -> None:
         """Release everything. May be called twice."""
         await self.engine.close()
+        if self._shared is None:
+            await self._session.close()
         await self._queue.close()
 
     async def _begin_or_resume(self) -> None:
@@ -346,8 +356,8 @@ def _source(config: Any, index: int, only: Container[str] | None) -> Source:
     return source if only is None else ChosenSource(source, lambda row: id_in_batch(index, row) in only)
 
 
-def _built(part: Any) -> Any:
-    return part.build()
+def _built(part: Any, *given: Any) -> Any:
+    return part.build(*given)
 
 
 def _replacing(sink: Any) -> Any:

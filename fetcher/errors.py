@@ -82,6 +82,13 @@ class ErrorKind(StrEnum):
     HTTP_3XX = "http_3xx"
     HTTP_4XX = "http_4xx"
     HTTP_5XX = "http_5xx"
+    # Other protocols
+    FTP_4XX = "ftp_4xx"
+    FTP_5XX = "ftp_5xx"
+    BAD_ANSWER = "bad_answer"
+    # What was asked for
+    UNEXPECTED = "unexpected"
+    BAD_PAGINATION = "bad_pagination"
     # Time
     READ_TIMEOUT = "read_timeout"
     TOTAL_TIMEOUT = "total_timeout"
@@ -222,7 +229,8 @@ class FetchError(FetcherError):
 
     ``sent`` says whether request bytes had left: a request that is not idempotent is only retried if they had not
     (RFC 9110, section 9.2.2). ``response`` is the head if one had arrived, ``redirects`` what led there: the record
-    of the failure shows them.
+    of the failure shows them. ``postpone``: nothing was asked of the host at all, and in so many seconds it may be: the
+    job waits, and this was none of its attempts.
     """
 
     def __init__(
@@ -234,6 +242,7 @@ class FetchError(FetcherError):
         status: int | None = None,
         response: Response | None = None,
         redirects: Sequence[Redirect] = (),
+        postpone: float | None = None,
     ) -> None:
         """Describe the failure; ``status`` is kept where a response head had arrived."""
         super().__init__(message)
@@ -243,6 +252,7 @@ class FetchError(FetcherError):
         self.status = status
         self.response = response
         self.redirects = redirects
+        self.postpone = postpone
 
 
 def suggestion(wrong: object, known: Iterable[str]) -> str:

@@ -31,7 +31,21 @@ if TYPE_CHECKING:
 
     from fetcher.model import Header
 
-SCHEMES = frozenset({"http", "https"})
+SCHEMES = {
+    "http": 80,
+    "https": 443,
+    "ws": 80,
+    "wss": 443,
+    "ftp": 21,
+    "ftps": 21,
+    "tcp": None,
+    "tls": None,
+    "udp": None,
+}
+"""What can be fetched, and the port that a URL means which names none; None has to be named."""
+COMMANDS = {"tcp": ("SEND",), "tls": ("SEND",), "udp": ("SEND",), "ftp": ("RETR", "LIST"), "ftps": ("RETR", "LIST")}
+"""What stands for the method where there is no http; the first by default, and LIST of what ends with a slash."""
+_SOCKETS = frozenset({"tcp", "tls", "udp"})
 MAX_URL_LENGTH = 65_536
 MAX_DEPTH = 100
 """How deep JSON may nest: far below where encoders run out of stack, which would stop a batch, not a row."""
@@ -108,6 +122,8 @@ def make_job(job_id: str, url: str, meta: dict[str, Any] | None = None) -> Job:
     except RowError as error:
         return rejected_job(job_id, url, error, meta)
     job = Job(id=job_id, url=str(address), host=(address.raw_host or "").lower().rstrip("."), meta=meta)
+    if (commands := COMMANDS.get(address.scheme)) is not None:
+        job.method = commands[-1] if address.raw_path.endswith("/") or not address.raw_path else commands[0]
     if authorization is not None:
         job.headers = [authorization]
     return job
@@ -316,10 +332,14 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
     if not parsed.scheme or _HOST_AND_PORT.match(url):
         raise RowError(ErrorKind.INVALID_URL, "has no scheme; write http:// or https:// before it")
     if parsed.scheme not in SCHEMES:
-        raise RowError(ErrorKind.UNSUPPORTED_SCHEME, f"nothing here fetches {parsed.scheme}: URLs")
+        known = ", ".join(f"{scheme}:" for scheme in SCHEMES)
+        raise RowError(ErrorKind.UNSUPPORTED_SCHEME, f"nothing here fetches {parsed.scheme}: URLs; it takes {known}")
+    port = SCHEMES[parsed.scheme] if port is None else port
     if not host or not port:
         raise RowError(ErrorKind.INVALID_URL, "has no host" if not host else "has no usable port")
     check_host(host, url)
+    if parsed.scheme in _SOCKETS:
+        _check_socket(parsed)
     if (meant := _meant(host)) != host:
         parsed = parsed.with_host(meant)
     if parsed.raw_user is None and parsed.raw_password is None:
@@ -327,6 +347,14 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
     credentials = unquote_to_bytes(parsed.raw_user or "") + b":" + unquote_to_bytes(parsed.raw_password or "")
     header = ("Authorization", "Basic " + b64encode(credentials).decode("ascii"))
     return parsed.with_user(None).with_fragment(None), header
+
+
+def _check_socket(parsed: URL) -> None:
+    """Raise RowError for what a socket has no use for."""
+    if parsed.raw_user is not None or parsed.raw_password is not None:
+        raise RowError(ErrorKind.INVALID_URL, f"has a user, which {parsed.scheme}: does not know")
+    if parsed.raw_path not in {"", "/"} or parsed.raw_query_string:
+        raise RowError(ErrorKind.INVALID_URL, f"has a path or query; write {parsed.scheme}://host:port")
 
 
 @lru_cache(1024)

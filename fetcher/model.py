@@ -15,8 +15,9 @@ import msgspec
 from fetcher.errors import ErrorKind
 
 SCHEMA_VERSION = 1
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""Methods that may be sent again though bytes of a first request have left (RFC 9110, section 9.2.2)."""
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "RETR", "LIST"})
+"""Methods that may be sent again though bytes of a first request have left (RFC 9110, section 9.2.2), and commands of
+FTP. Nobody knows that of what is sent to a socket (SEND)."""
 
 
 class Outcome(StrEnum):
@@ -37,13 +38,47 @@ class Rejection(msgspec.Struct, frozen=True):
     message: str
 
 
+class FormPart(msgspec.Struct, omit_defaults=True):
+    """One part of a ``multipart/form-data`` body (RFC 7578): a ``value``, or a file that is read when it is sent.
+
+    ``path`` is relative to ``request.upload_dir``, and within it. ``filename`` and ``content_type`` are what the
+    part says of itself, None for what fits the path.
+    """
+
+    name: str
+    value: str | None = None
+    path: str | None = None
+    filename: str | None = None
+    content_type: str | None = None
+
+
+class Receive(msgspec.Struct, omit_defaults=True, frozen=True):
+    """When the answer of a protocol without an end of its own is whole: the first of these that is set.
+
+    tcp and tls: ``delimiter`` are the bytes that it ends with (they belong to it), ``length`` is how many bytes it
+    has, ``quiet`` for how many seconds nothing more has to come; without any, it ends with the connection. ws and wss:
+    ``messages`` is how many there are (1 if nothing is set), ``until`` the JMESPath condition that the last one meets,
+    ``matches`` the pattern (RE2) that is found in it.
+    """
+
+    delimiter: bytes | None = None
+    length: int | None = None
+    quiet: float | None = None
+    messages: int | None = None
+    until: str | None = None
+    matches: str | None = None
+
+
 class Job(msgspec.Struct, omit_defaults=True):
     """One thing to fetch.
 
     ``id`` names the source and the row it came from, and is the same however often the input is read.
-    ``host`` is what politeness limits apply to: the lower-case host name, without a port.
-    ``verify`` False accepts any certificate. ``checksum`` is what the body has to hash to, such as ``sha256:9f8...``.
-    ``attempts`` and ``first_started_at`` (epoch seconds) are kept by the queue from one attempt to the next.
+    ``host`` is what politeness limits apply to: the lower-case host name, without a port. ``method``: that of the
+    request, or of what is not http the command: SEND, RETR, LIST. ``body``: what is sent; ``parts`` instead of it are
+    put together when it is sent. ``verify`` False accepts any certificate. ``checksum`` is what the body has to hash
+    to, such as ``sha256:9f8...``. ``parent`` is the id of the job whose answer led to this one, which asks for its
+    ``page``, counted from 1. ``attempts`` and ``first_started_at`` (epoch seconds) are kept by the queue from one
+    attempt to the next.
     """
 
     id: str
@@ -52,10 +87,14 @@ class Job(msgspec.Struct, omit_defaults=True):
     method: str | None = None
     headers: list[Header] = []
     body: bytes | None = None
+    parts: list[FormPart] | None = None
+    receive: Receive | None = None
     priority: int = 0
     timeout: float | None = None
     verify: bool | None = None
     checksum: str | None = None
+    parent: str | None = None
+    page: int = 1
     meta: dict[str, Any] | None = None
     key: str | None = None
     rejected: Rejection | None = None
@@ -83,19 +122,27 @@ class Redirect(msgspec.Struct, frozen=True):
     location: str
 
 
+class RateLimit(msgspec.Struct, frozen=True):
+    """How much a server says may still be asked of it: ``remaining`` requests within the next ``reset`` seconds."""
+
+    remaining: int
+    reset: float
+
+
 class Response(msgspec.Struct):
     """What a transport brings back: the last answer, and how it was reached.
 
-    ``method`` is that of the last hop (a redirect may turn POST into GET), and so are the ``timings``.
+    ``status`` is that of http, None for what has no such. ``method`` is that of the last hop (a redirect may turn POST into GET), and so are the ``timings``.
 
     ``length_unknown``: the end of the connection was the end of the body, so nothing proves that it is whole.
     ``content_encoding``: the codings that are still on the body, as there is no decoder for them. ``verified``: False
     if the certificate was not checked. ``revalidated``: the body did not change, and is that of an earlier run.
     ``resumed_at``: the offset in bytes from which on the body was fetched this time. ``proxy``: which one was used.
-    ``crawl_delay``: the least seconds between two requests that the host's robots.txt asks for.
+    ``crawl_delay``: the least seconds between two requests that the host's robots.txt asks for. ``rate_limit``: what
+    the answer says of the budget that it was a part of.
     """
 
-    status: int
+    status: int | None
     method: str
     final_url: str
     headers: list[Header]
@@ -116,6 +163,7 @@ class Response(msgspec.Struct):
     proxy: str | None = None
     verified: bool = True
     crawl_delay: float | None = None
+    rate_limit: RateLimit | None = None
     redirects: list[Redirect] = []
     timings: Timings = msgspec.field(default_factory=Timings)
 
@@ -126,12 +174,16 @@ class Result(msgspec.Struct, omit_defaults=True, kw_only=True):
     Durations are in seconds, sizes in bytes. ``queue_s`` is the time between the lease of the job and the start
     of the exchange. ``dns_s``, ``connect_s``, ``tls_s`` and ``first_byte_s`` are those of the last hop, ``total_s``
     covers all hops, redirects included; ``method`` is what the last hop was made with. ``body_size`` counts decoded
-    bytes, ``wire_size`` those that travelled. What else a ``Response`` says of itself is here if it is not as usual.
+    bytes, ``wire_size`` those that travelled. ``page`` is set where an answer has several: ``parent_id`` is the job of
+    the first, ``has_more`` tells whether there is another page after this one. What else a ``Response`` says of itself is here if it is not as usual.
     """
 
     schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)
     batch: str
     job_id: str
+    parent_id: str | None = None
+    page: int | None = None
+    has_more: bool | None = None
     url: str
     final_url: str | None = None
     method: str | None = None

@@ -23,6 +23,7 @@ from fetcher.errors import ErrorKind, FetchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aiohappyeyeballs import AddrInfoType
     from aiohttp import ClientRequest, ClientTimeout
     from aiohttp.abc import ResolveResult
     from aiohttp.client_proto import ResponseHandler
@@ -68,6 +69,23 @@ class CheckedConnector(TCPConnector):
             return []
         self._check_port(host, port)
         return [found["host"] for found in await self._resolve_host(host, port, traces)]
+
+    async def addresses(self, host: str, port: int, traces: Sequence[Trace] | None = None) -> list[ResolveResult]:
+        """Return the allowed addresses of a host that is about to be connected to by other means.
+
+        Raises FetchError of kind ``blocked`` if there is none, OSError if the host has no address at all.
+        """
+        self._check_port(host, port)
+        return await self._resolve_host(host, port, traces)
+
+    def infos(self, found: Sequence[ResolveResult]) -> list[AddrInfoType]:
+        """Return addresses as those who connect want them."""
+        return self._convert_hosts_to_addr_infos(list(found))
+
+    def new_socket(self, address: Any) -> socket.socket:
+        """Create a socket to what ``addresses`` returned. Raises PermissionError if the guard refuses it."""
+        factory: Any = self._socket_factory
+        return factory(address)  # type: ignore[no-any-return]
 
     async def _resolve_host(self, host: str, port: int, traces: Sequence[Trace] | None = None) -> list[ResolveResult]:
         """Return the addresses of a host, from wherever, that may be connected to."""

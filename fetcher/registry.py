@@ -46,6 +46,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "transports": {
         "http": "fetcher.transports.http.transport:HttpConfig",
+        "ftp": "fetcher.transports.ftp:FtpConfig",
+        "tcp": "fetcher.transports.tcp:TcpConfig",
+        "udp": "fetcher.transports.udp:UdpConfig",
+        "websocket": "fetcher.transports.websocket:WebSocketConfig",
     },
     "stages": {
         "where": "fetcher.stages.where:WhereConfig",

@@ -240,6 +240,8 @@ class RequestSettings(Settings):
     """0 means that redirects are not followed."""
     downgrade: Literal["follow", "refuse"] = "follow"
     """What becomes of a redirect from https to http. Credentials are never sent over it."""
+    upload_dir: str = "."
+    """The folder of files that jobs send (``multipart``): relative paths are from here, and none leads out of it."""
     secret_headers: list[Annotated[str, AfterValidator(_field_name)]] = []
     """Headers that a redirect to another origin takes off, as it does with Authorization and Cookie."""
 

@@ -26,8 +26,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from fetcher.config.contradictions import contradictions
 from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
+from fetcher.expectations import ExpectSettings
 from fetcher.fields import FIELDS
+from fetcher.intake import SCHEMES
 from fetcher.naming import NameTemplate, distinct
+from fetcher.pagination import PaginationSettings
 from fetcher.registry import Part, parts
 from fetcher.settings import FEW, BodySettings, Duration, RequestSettings, Settings
 
@@ -100,9 +103,10 @@ def _source(text: str) -> dict[str, Any]:
     url = _URL.match(text)
     if url is None or url[1] in _READ_STORES:
         return {"type": "file", "path": text}
-    if url[1].lower() not in {"http", "https"}:
+    if url[1].lower() not in SCHEMES:
         # Not the URL itself, which may hold a password.
-        message = f"nothing here fetches {url[1].lower()}: URLs; it takes http: and https:"
+        known = ", ".join(f"{scheme}:" for scheme in SCHEMES)
+        message = f"nothing here fetches {url[1].lower()}: URLs; it takes {known}"
         raise PydanticCustomError("scheme", "{message}", {"message": message})
     if set(text) & set("{}"):
         return {"type": "template", "url": text}
@@ -169,7 +173,19 @@ class Config(Settings):
     ] = BodySettings()
     """What becomes of response bodies. A text is its `store`."""
     http: Annotated[Settings, Part("transports", only="http")] = Field(default={}, validate_default=True)
-    """How http and https URLs are fetched."""
+    """How http and https URLs are fetched. Names, TLS and the guard are those of all other URLs, too."""
+    ftp: Annotated[Settings, Part("transports", only="ftp")] = Field(default={}, validate_default=True)
+    """How ftp and ftps URLs are fetched."""
+    tcp: Annotated[Settings, Part("transports", only="tcp")] = Field(default={}, validate_default=True)
+    """How tcp and tls URLs are fetched."""
+    udp: Annotated[Settings, Part("transports", only="udp")] = Field(default={}, validate_default=True)
+    """How udp URLs are fetched."""
+    websocket: Annotated[Settings, Part("transports", only="websocket")] = Field(default={}, validate_default=True)
+    """How ws and wss URLs are fetched."""
+    expect: ExpectSettings | None = None
+    """What an answer has to be to count as ``ok``."""
+    pagination: PaginationSettings | None = None
+    """How the next page of an answer is found, and fetched as a job of its own."""
     dedupe: bool = False
     """Fetch a URL once, however often the sources name it."""
     max_failures: Failures = FailureLimit(count=0)

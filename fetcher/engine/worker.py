@@ -140,7 +140,7 @@ def _describe(result: Result, response: Response) -> None:
     result.connect_s = timings.connect
     result.tls_s = timings.tls
     result.first_byte_s = timings.first_byte
-    if status >= _REDIRECT_STATUS and status != _NOT_MODIFIED:
+    if status is not None and status >= _REDIRECT_STATUS and status != _NOT_MODIFIED:
         result.outcome = Outcome.FAILED
         result.error_kind = _KIND_OF_CLASS.get(status // 100, ErrorKind.HTTP_5XX)
         result.error_message = f"the server answered {status}"

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import http_exceptions
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.transports.http.bodies.decoding import DAMAGED
+from fetcher.transports.bodies.decoding import DAMAGED
 
 if TYPE_CHECKING:
     from fetcher.transports.http.tracing import HopTrace

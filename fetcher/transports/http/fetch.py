@@ -11,8 +11,8 @@ import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import Job, Redirect, Response, Timings
-from fetcher.transports.http.bodies.reading import BodyReader
-from fetcher.transports.http.bodies.recall import NOT_MODIFIED, UNCOMMON, Known, Recall, check_asked
+from fetcher.transports.bodies.reading import BodyReader
+from fetcher.transports.http.caching.recall import NOT_MODIFIED, UNCOMMON, Known, Recall, check_asked
 from fetcher.transports.http.exchange import USUAL_LANE, Answer, Exchange, Hop
 from fetcher.transports.http.fields import printable
 from fetcher.transports.http.redirects import (

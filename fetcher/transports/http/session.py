@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from fetcher.transports.dialing import Dialer
 from fetcher.transports.http.connector import GuardedConnector
 from fetcher.transports.http.exchange import ConnectionExchange, SessionExchange
 from fetcher.transports.http.proxies.proxying import Proxies, ProxyingExchange
@@ -44,6 +45,7 @@ class HttpSession:
         self._by_session = config.exchange == "session"
         self._bounds = Bounds(config.max_header_size, config.max_headers)
         self._tls = TlsContexts(config.tls)
+        self._plain_tls = TlsContexts(config.tls, ())
         self.proxies: Proxies | None = None
         self._connector: GuardedConnector | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -99,6 +101,17 @@ class HttpSession:
         else:
             exchange = ConnectionExchange(self._client, usual, self._bounds)
         return exchange if self.proxies is None else ProxyingExchange(exchange, self.proxies)
+
+    def dialer(self) -> Dialer:
+        """Return what opens connections that are not of the pool, by the same names, guard and certificates."""
+        return Dialer(self.connector, self._plain_tls, self.proxies)
+
+    @property
+    def client(self) -> aiohttp.ClientSession:
+        """The session that all of it is about. Raises RuntimeError if it is not open."""
+        if self._client is None:
+            raise RuntimeError("the session is not open")
+        return self._client
 
     @property
     def connector(self) -> GuardedConnector:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,9 @@ from fetcher.errors import ConfigError
 from fetcher.settings import Secret, Settings
 from fetcher.transports.http.exchange import Lane
 from fetcher.transports.http.tracing import TracedContext
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -56,11 +59,13 @@ class TlsSettings(Settings):
 class TlsContexts:
     """The contexts of a transport, each made when it is first needed.
 
-    Raises ConfigError where one is first asked for, if a file of the settings can not be used.
+    ``alpn`` is what the other end is told that will be spoken (RFC 7301). Raises ConfigError where a context is first
+    asked for, if a file of the settings can not be used.
     """
 
-    def __init__(self, settings: TlsSettings) -> None:
+    def __init__(self, settings: TlsSettings, alpn: Sequence[str] = ("http/1.1",)) -> None:
         self._settings = settings
+        self._alpn = alpn
 
     @cached_property
     def usual(self) -> ssl.SSLContext:
@@ -75,7 +80,7 @@ class TlsContexts:
     @cached_property
     def unverified(self) -> Lane:
         """The lane of connections that take any certificate."""
-        context = _context(self._settings)
+        context = _context(self._settings, self._alpn)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return Lane(tls=self._with_client_cert(context), verified=False)
@@ -87,7 +92,7 @@ class TlsContexts:
         return None if verify else self.unverified
 
     def _checking(self) -> ssl.SSLContext:
-        context = _context(self._settings)
+        context = _context(self._settings, self._alpn)
         name = self._settings.ca_file
         if name is None:
             context.load_default_certs()
@@ -114,10 +119,11 @@ class TlsContexts:
         return context
 
 
-def _context(settings: TlsSettings) -> TracedContext:
+def _context(settings: TlsSettings, alpn: Sequence[str]) -> TracedContext:
     context = TracedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = _VERSIONS[settings.minimum_version]
-    context.set_alpn_protocols(["http/1.1"])
+    if alpn:
+        context.set_alpn_protocols(alpn)
     return context
 
 

@@ -23,12 +23,12 @@ from pydantic_core import PydanticCustomError
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.guard import GuardSwitch
 from fetcher.settings import BodySettings, ByteSize, Duration, RequestSettings, Settings, switch
-from fetcher.transports.http.bodies.cache import Cache, CacheSettings
-from fetcher.transports.http.bodies.decoding import ACCEPT_ENCODING
-from fetcher.transports.http.bodies.reading import BodyReader
-from fetcher.transports.http.bodies.recall import Recall
-from fetcher.transports.http.bodies.sharing import Sharing
-from fetcher.transports.http.bodies.storing import BodyStore
+from fetcher.transports.bodies.decoding import ACCEPT_ENCODING
+from fetcher.transports.bodies.reading import BodyReader
+from fetcher.transports.bodies.storing import BodyStore
+from fetcher.transports.http.caching.cache import Cache, CacheSettings
+from fetcher.transports.http.caching.recall import Recall
+from fetcher.transports.http.caching.sharing import Sharing
 from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, AuthEntry
 from fetcher.transports.http.credentials.cookies import CookieExchange
 from fetcher.transports.http.exchange import Exchange, Hop, Lane

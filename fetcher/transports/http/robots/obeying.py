@@ -21,7 +21,7 @@ import msgspec
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.transports.http.bodies.decoding import ACCEPT_ENCODING, decoder_for
+from fetcher.transports.bodies.decoding import ACCEPT_ENCODING, decoder_for
 from fetcher.transports.http.exchange import Answer, Exchange, Hop
 from fetcher.transports.http.redirects import REDIRECTS, RedirectPolicy, follow, location_of
 from fetcher.transports.http.robots.rules import (

@@ -17,7 +17,7 @@ from aiohttp import http_exceptions
 from aiohttp.client_reqrep import ConnectionKey
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.transports.http.bodies.decoding import zstd
+from fetcher.transports.bodies.decoding import zstd
 from fetcher.transports.http.faults import KINDS, fetch_error, kind_of
 from fetcher.transports.http.tracing import HopTrace
 

@@ -29,15 +29,15 @@ import msgspec
 from fetcher.errors import ConfigError, ErrorKind, FetchError, SinkError, StateBusyError
 from fetcher.files import locked, sync_folder
 from fetcher.naming import Named, NameTemplate
-from fetcher.transports.http.bodies.checksums import verify
-from fetcher.transports.http.bodies.ranges import Partial
+from fetcher.transports.bodies.checksums import verify
+from fetcher.transports.bodies.ranges import Partial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fetcher.model import Job, Response
     from fetcher.settings import BodySettings
-    from fetcher.transports.http.bodies.checksums import Digest
+    from fetcher.transports.bodies.checksums import Digest
 
 _T = TypeVar("_T")
 

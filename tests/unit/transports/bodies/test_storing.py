@@ -13,12 +13,12 @@ import pytest
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import Job, Response
 from fetcher.settings import BodySettings
-from fetcher.transports.http.bodies import storing
-from fetcher.transports.http.bodies.ranges import Partial
-from fetcher.transports.http.bodies.storing import BATCH, BodyStore
+from fetcher.transports.bodies import storing
+from fetcher.transports.bodies.ranges import Partial
+from fetcher.transports.bodies.storing import BATCH, BodyStore
 
 if TYPE_CHECKING:
-    from fetcher.transports.http.bodies.storing import Download
+    from fetcher.transports.bodies.storing import Download
 
 URL = "http://a.test/"
 BODY = os.urandom(BATCH * 3 + 5)

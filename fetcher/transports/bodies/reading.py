@@ -6,15 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.transports.http.bodies.checksums import Digest, digest_for, verify
-from fetcher.transports.http.bodies.decoding import Decoding, decoding_of
+from fetcher.transports.bodies.checksums import Digest, digest_for, verify
+from fetcher.transports.bodies.decoding import Decoding, decoding_of
 
 if TYPE_CHECKING:
-    from fetcher.model import Job, Response
+    from collections.abc import Mapping, Sequence
+
+    from fetcher.model import Header, Job, Response
     from fetcher.settings import BodySettings
-    from fetcher.transports.http.bodies.ranges import Partial
-    from fetcher.transports.http.bodies.storing import BodyStore
-    from fetcher.transports.http.exchange import Answer
+    from fetcher.transports.bodies.ranges import Partial
+    from fetcher.transports.bodies.storing import BodyStore
     from fetcher.transports.watchdog import Watch
 
 _AS_IT_COMES = Decoding(None, None)
@@ -28,7 +29,36 @@ _BROKEN_OFF = frozenset(
         ErrorKind.TOO_SLOW,
     }
 )
-_FILED = frozenset({200, 201, 202, 203, 206, 207, 208, 226})
+# Answers whose bodies are what was asked for; of what is not http, all are.
+_FILED = frozenset({None, 200, 201, 202, 203, 206, 207, 208, 226})
+
+
+class Arriving(Protocol):
+    """A body while it arrives. ``fields`` and ``headers`` are empty, and ``status`` None, where there are no such."""
+
+    @property
+    def status(self) -> int | None:
+        """The status of the answer that it belongs to."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        """The fields of that answer, in their order."""
+        ...
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The same by their names."""
+        ...
+
+    @property
+    def length_unknown(self) -> bool:
+        """Whether nothing proves that the body is whole when it ends."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return what has arrived of it, nothing at its end. Raises FetchError if it does not arrive whole."""
+        ...
 
 
 class Holder(Protocol):
@@ -96,7 +126,7 @@ class BodyReader:
         self._store = store
 
     async def read(
-        self, answer: Answer, response: Response, watch: Watch, job: Job, partial: Partial | None = None
+        self, answer: Arriving, response: Response, watch: Watch, job: Job, partial: Partial | None = None
     ) -> None:
         """Read the body into what is known of it in ``response``. Raises FetchError, or SinkError for our own disk.
 
@@ -117,10 +147,10 @@ class BodyReader:
             await holder.abandon(keep=_broken_off(error))
             raise
 
-    async def _pour(self, answer: Answer, response: Response, watch: Watch, holder: Holder) -> None:
+    async def _pour(self, answer: Arriving, response: Response, watch: Watch, holder: Holder) -> None:
         """Read, decode and hand on up to the cap; the sizes are true however it ends."""
         coded = answer.fields.get("Content-Encoding") is not None
-        decoder, response.content_encoding = decoding_of(answer.status, answer.headers) if coded else _AS_IT_COMES
+        decoder, response.content_encoding = decoding_of(answer.status or 0, answer.headers) if coded else _AS_IT_COMES
         room = self._cap - holder.start
         wire_size = 0
         try:

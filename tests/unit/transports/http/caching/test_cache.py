@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fetcher.errors import StateError
-from fetcher.transports.http.bodies.cache import Cache, Entry
+from fetcher.transports.http.caching.cache import Cache, Entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ async def test_what_is_new_takes_the_place_of_what_was_there_body_and_all(cache,
 
 
 async def test_what_is_added_is_written_before_long(cache, path, monkeypatch):
-    monkeypatch.setattr("fetcher.transports.http.bodies.cache._LINGER", 0.01)
+    monkeypatch.setattr("fetcher.transports.http.caching.cache._LINGER", 0.01)
     await cache.add(entry(), None)
     while (await later(path))[0] is None:  # noqa: ASYNC110  another connection's commit sets no event
         await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import ClientTimeout
 from multidict import CIMultiDict
 
-from fetcher.transports.http.bodies.ranges import Partial, beginning, continued, may_resume, range_headers
+from fetcher.transports.bodies.ranges import Partial, beginning, continued, may_resume, range_headers
 from fetcher.transports.http.exchange import Hop
 
 URL = "http://a.test/"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.transports.http.bodies.decoding import ACCEPT_ENCODING, PIECE, decoder_for, decoding_of
+from fetcher.transports.bodies.decoding import ACCEPT_ENCODING, PIECE, decoder_for, decoding_of
 
 PLENTY = 10**9
 LARGEST_PIECE = 2 * PIECE

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from aiohttp import ClientTimeout
 
-from fetcher.transports.http.bodies.sharing import Sharing
+from fetcher.transports.http.caching.sharing import Sharing
 from fetcher.transports.http.exchange import Hop, Lane
 
 PRIVATE = frozenset({"authorization", "x-api-key"})

@@ -66,7 +66,8 @@ def digest_for(checksum: str | None, response: Response) -> Digest:
     An answer that is a failure by its status is not held to it. One that would be none but brings no body is: a 304 to
     a condition of the user's own, or an answer to HEAD. Nothing can be said of what did not arrive.
     """
-    if checksum is None or (response.status >= _REDIRECTION and response.status != _NOT_MODIFIED):
+    status = response.status or 0
+    if checksum is None or (status >= _REDIRECTION and status != _NOT_MODIFIED):
         return hashlib.sha256()
     return CheckedDigest(checksum)
 

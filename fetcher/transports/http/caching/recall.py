@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.transports.http.bodies.cache import Cache, Entry
-from fetcher.transports.http.bodies.ranges import (
+from fetcher.transports.bodies.ranges import (
     OK,
     PARTIAL_CONTENT,
     RANGE_NOT_SATISFIABLE,
@@ -27,15 +26,16 @@ from fetcher.transports.http.bodies.ranges import (
     may_resume,
     range_headers,
 )
-from fetcher.transports.http.bodies.sharing import is_verified
+from fetcher.transports.http.caching.cache import Cache, Entry
+from fetcher.transports.http.caching.sharing import is_verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fetcher.model import Header, Job, Response
     from fetcher.settings import BodySettings
-    from fetcher.transports.http.bodies.sharing import Sharing
-    from fetcher.transports.http.bodies.storing import BodyStore
+    from fetcher.transports.bodies.storing import BodyStore
+    from fetcher.transports.http.caching.sharing import Sharing
     from fetcher.transports.http.exchange import Answer, Hop
 
 NOT_MODIFIED = 304

@@ -1,0 +1,1 @@
+"""Bodies: read, decoded, capped, hashed, and kept in the record or in a file."""
