@@ -9,11 +9,13 @@ from benchmarks.contenders.fetcher_batch import run
 from fetcher.config import load
 from fetcher.settings import Settings
 from fetcher.testing import NullTransport
+from fetcher.transports.http.transport import HttpConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.contenders import Fetched, Task
+    from fetcher.transports.http.session import HttpSession
 
 
 class _Null(NullTransport):
@@ -25,6 +27,10 @@ class _NullHttp(Settings):
 
     def build(self, *_: Any) -> _Null:
         return _Null()
+
+    def session(self) -> HttpSession:
+        """Return connections that nobody uses."""
+        return HttpConfig().session()
 
 
 def fetch(task: Task) -> Fetched:

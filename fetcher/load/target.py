@@ -33,6 +33,7 @@ MOST_JOBS = 10_000
 CONSENT = "--i-may-load-this-host"
 _RESOLVING = 50
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_MEASURED = ("http://", "https://")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -60,12 +61,13 @@ class Target:
         host has no address.
         """
         jobs = await _first_jobs(self.config.sources)
-        self.jobs = [job for job in jobs if job.rejected is None]
+        self.jobs = [job for job in jobs if job.rejected is None and job.url.startswith(_MEASURED)]
         if not self.jobs:
             reason = next((f" ({job.rejected.message})" for job in jobs if job.rejected is not None), "")
+            reason = reason or " (only http and https are measured)" if jobs else reason
             raise ConfigError(f"{self._label}: has no job that can be fetched{reason}")
         if len(self.jobs) < len(jobs):
-            self.notes.append(f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched; left out")
+            self.notes.append(f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched by http; left out")
         self._note_methods()
         if not self.consent:
             await vet(

@@ -59,7 +59,11 @@ def test_usable_urls(url, kept, host):
     [
         ("", ErrorKind.INVALID_URL, "is empty"),
         ("a.test/x", ErrorKind.INVALID_URL, "has no scheme; write http:// or https:// before it"),
-        ("ftp://a.test/", ErrorKind.UNSUPPORTED_SCHEME, "nothing here fetches ftp: URLs"),
+        (
+            "gopher://a.test/",
+            ErrorKind.UNSUPPORTED_SCHEME,
+            "nothing here fetches gopher: URLs; it takes http:, https:, ws:, wss:, ftp:, ftps:, tcp:, tls:, udp:",
+        ),
         ("http://", ErrorKind.INVALID_URL, None),
         ("http://a.test:0/", ErrorKind.INVALID_URL, None),
         ("http://a.test:65536/", ErrorKind.INVALID_URL, None),
@@ -99,8 +103,8 @@ def test_credentials_move_into_a_header():
     "url",
     [
         "http://user:SECRET@a.test:99999/",
-        "ftp://user:SECRET@a.test/",
-        "ftp://SECRET@a.test/",
+        "gopher://user:SECRET@a.test/",
+        "tcp://SECRET@a.test:7/",
         "user:SECRET@a.test/x",
         "http://user:SE/CRET@a.test/",
         "http://user:p@SECRET@a b.test/",

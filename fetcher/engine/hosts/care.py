@@ -32,7 +32,7 @@ _OVERLOAD = frozenset({Sign.PRESSED, Sign.LOST})
 _NOBODY_THERE = frozenset({Sign.LOST, Sign.DOWN})
 # Answers, of a host that is there.
 _RELUCTANT = frozenset({Sign.REFUSED, Sign.PRESSED})
-_PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21, "ftps": 21}
 
 Origin = tuple[str, str | None, int | None]
 

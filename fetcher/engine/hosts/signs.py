@@ -74,6 +74,11 @@ _ANSWERS = frozenset(
         ErrorKind.BAD_REDIRECT,
         ErrorKind.TOO_MANY_REDIRECTS,
         ErrorKind.TOO_SLOW,
+        ErrorKind.FTP_4XX,
+        ErrorKind.FTP_5XX,
+        ErrorKind.BAD_ANSWER,
+        ErrorKind.UNEXPECTED,
+        ErrorKind.BAD_PAGINATION,
     }
 )
 

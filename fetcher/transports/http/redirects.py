@@ -16,7 +16,7 @@ import msgspec
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import SCHEMES, check_host, make_job, mask_userinfo, may_have_userinfo
+from fetcher.intake import check_host, make_job, mask_userinfo, may_have_userinfo
 from fetcher.transports.http.exchange import Hop
 from fetcher.transports.http.fields import printable
 
@@ -46,6 +46,8 @@ _OF_BODY = frozenset(
     }
 )
 _KEPT = string.punctuation
+# What else can be fetched is never asked for by a server.
+_SCHEMES = frozenset({"http", "https"})
 
 
 class RedirectedHop(Hop, kw_only=True):
@@ -137,9 +139,12 @@ def _target(base: str, status: int, location: str) -> str:
         message = f"points to {shown!r}: {reason}"
         raise FetchError(ErrorKind.BAD_REDIRECT, message, status=status) from None
     checked = make_job("", joined)
+    scheme = checked.url.partition(":")[0]
+    reason = f"a redirect to {scheme}: is not followed" if scheme not in _SCHEMES else ""
     if checked.rejected is not None:
-        message = f"points to {shown!r}: {checked.rejected.message}"
-        raise FetchError(ErrorKind.BAD_REDIRECT, message, status=status)
+        reason = checked.rejected.message
+    if reason:
+        raise FetchError(ErrorKind.BAD_REDIRECT, f"points to {shown!r}: {reason}", status=status)
     return checked.url
 
 
@@ -153,7 +158,7 @@ def _reference(location: str) -> URL:
     raw = location.encode("utf-8", "surrogateescape")
     by_bytes = location.isascii() or printable(location) != location
     reference = URL(quote(raw, safe=_KEPT), encoded=True) if by_bytes else URL(location)
-    if reference.scheme in SCHEMES and not reference.raw_host:
+    if reference.scheme in _SCHEMES and not reference.raw_host:
         # It would be joined as a path if the base has the same scheme (RFC 3986, section 5.2.2: not strictly).
         raise ValueError("has no host")
     if reference.raw_host:

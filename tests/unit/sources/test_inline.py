@@ -39,7 +39,11 @@ async def test_json_null_is_sent():
     ("job", "where", "message"),
     [
         ("nope", ("jobs", 0, "url"), "Value error, has no scheme; write http:// or https:// before it"),
-        ({"url": "ftp://a.test"}, ("jobs", 0, "url"), "Value error, nothing here fetches ftp: URLs"),
+        (
+            {"url": "gopher://a.test"},
+            ("jobs", 0, "url"),
+            "Value error, nothing here fetches gopher: URLs; it takes http:, https:, ws:, wss:, ftp:, ftps:, tcp:, tls:, udp:",
+        ),
         ({}, ("jobs", 0, "url"), "Field required"),
         ({"url": "http://a.test/", "methd": "GET"}, ("jobs", 0, "methd"), "Extra inputs are not permitted"),
         ({"url": "http://a.test/", "method": "G T"}, ("jobs", 0, "method"), None),

@@ -47,6 +47,7 @@ NAMED = {
     Sign.ANSWERED: {
         *("bad_http", "not_http", "headers_too_large", "body_incomplete", "body_too_large", "bad_encoding"),
         *("checksum_mismatch", "bad_redirect", "too_many_redirects", "too_slow"),
+        *("ftp_4xx", "ftp_5xx", "bad_answer", "unexpected", "bad_pagination"),
     },
     Sign.NOTHING: {
         *("invalid_url", "invalid_row", "unsupported_scheme", "proxy_unreachable", "proxy_auth", "proxy_refused"),
