@@ -16,7 +16,7 @@ from fetcher.engine.engine import Engine, Parts
 from fetcher.engine.feeder import id_in_batch
 from fetcher.engine.hosts.host import Hosts
 from fetcher.engine.slots import Slots
-from fetcher.errors import EXIT_RESUMABLE, ConfigError, SinkError, StateBusyError, StateError
+from fetcher.errors import EXIT_RESUMABLE, ConfigError, ErrorKind, SinkError, StateBusyError, StateError
 from fetcher.fields import without
 from fetcher.guard import guarded
 from fetcher.interfaces import Checkable
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from fetcher.config import Config
     from fetcher.engine.hosts.limiter import LimitSettings
+    from fetcher.engine.retry import RetrySettings
+    from fetcher.expectations import ExpectSettings
     from fetcher.interfaces import Queue, Sink, Source, Stage
     from fetcher.model import Result
     from fetcher.settings import Settings
@@ -128,6 +130,7 @@ class Batch:
             f"{getattr(stage, 'type', '')}-{index}": _built(guarded(stage, guard))
             for index, stage in enumerate(config.stages, 1)
         }
+        self._expect = None if config.expect is None else config.expect.build()
         self._shared = shared
         http: Any = config.http
         self._session: HttpSession = http.session() if shared is None else shared.session
@@ -147,19 +150,20 @@ class Batch:
             sinks={key: Outlet(key, sink, self._plans[key], self._dead.get(key)) for key, sink in self._sinks.items()},
             stages=self._stages,
             limits=config.limits if shared is None else shared.within(config.limits),
-            retry=config.retry,
+            retry=retried(config.retry, config.expect),
             default_method=config.request.method.upper(),
             dedupe=config.dedupe,
             shutdown_timeout=config.shutdown_timeout,
             slots=None if shared is None else shared.slots.share(config.weight, config.priority),
             hosts=None if shared is None else shared.hosts,
             observe=None if shared is None else shared.observe,
+            expect=self._expect,
         )
 
     def check(self) -> None:
         """Raise ConfigError for inputs that can not be read, and for what else can not work. Changes nothing."""
         self._check_sources()
-        self._check_stages()
+        self._check_records()
         for transport in dict.fromkeys(self.engine.transports.values()):
             if isinstance(transport, Checkable):
                 transport.check()
@@ -170,7 +174,9 @@ class Batch:
         for source in self._sources:
             source.check()
 
-    def _check_stages(self) -> None:
+    def _check_records(self) -> None:
+        if self._expect is not None:
+            self._expect.check()
         for stage in self._stages.values():
             stage.check()
 
@@ -179,7 +185,7 @@ class Batch:
         # A source may have to wait for a server, and the loop may have other batches to go on with. What a stage
         # imports may be of use to the loop's own thread alone.
         await asyncio.to_thread(self._check_sources)
-        self._check_stages()
+        self._check_records()
         try:
             self._marks = await self._queue.open()
             await self._begin_or_resume()
@@ -337,6 +343,14 @@ def plan(sink: Settings, index: int) -> Plan:
         reshape=without(sink.select, sink.drop),
         batching=None if batch is None else Batching(batch.size, batch.bytes, batch.linger),
     )
+
+
+def retried(retry: RetrySettings, expect: ExpectSettings | None) -> RetrySettings:
+    """Return which failures are tried again: what ``expect`` says of answers that are not what it is there for."""
+    if expect is None:
+        return retry
+    errors = retry.errors | {ErrorKind.UNEXPECTED} if expect.retry else retry.errors - {ErrorKind.UNEXPECTED}
+    return retry.model_copy(update={"errors": errors})
 
 
 def dead_letters_path(batch: str, title: str, state_dir: Path | None = None) -> str:

@@ -223,7 +223,7 @@ def _header(node: ast.expr) -> Read:
 
 
 def _matches(node: ast.expr, pattern: ast.expr) -> Read:
-    of, search = _reader(node), _search(_text(pattern, "matches"))
+    of, search = _reader(node), finder(_text(pattern, "matches"))
 
     def read(result: Result) -> bool:
         value = of(result)
@@ -235,8 +235,8 @@ def _matches(node: ast.expr, pattern: ast.expr) -> Read:
 
 
 @cache
-def _search(pattern: str) -> Callable[[bytes], object]:
-    """Return what searches UTF-8 for a pattern, without the GIL. Raises ValueError for what is none."""
+def finder(pattern: str) -> Callable[[bytes], object]:
+    """Return what searches UTF-8 for a pattern (RE2), without the GIL. Raises ValueError for what is none."""
     options = re2.Options()
     options.log_errors = False
     try:

@@ -50,7 +50,6 @@ MAX_URL_LENGTH = 65_536
 MAX_DEPTH = 100
 """How deep JSON may nest: far below where encoders run out of stack, which would stop a batch, not a row."""
 MAX_PRIORITY = 2**31 - 1
-JOB_KEYS = ("url", "method", "headers", "body", "json", "priority", "timeout", "verify", "checksum", "meta", "key")
 CHECKSUMS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 """The algorithms that a job's checksum may be of, and how many hexadecimal digits they give."""
 _DIGEST_SIZES = {size: algorithm for algorithm, size in CHECKSUMS.items()}
@@ -126,21 +125,6 @@ def make_job(job_id: str, url: str, meta: dict[str, Any] | None = None) -> Job:
         job.method = commands[-1] if address.raw_path.endswith("/") or not address.raw_path else commands[0]
     if authorization is not None:
         job.headers = [authorization]
-    return job
-
-
-def job_from_mapping(job_id: str, row: Mapping[str, Any]) -> Job:
-    """Build the job of a job object (with ``JOB_KEYS``); a mistake gives a rejected job, no exception."""
-    url = row.get("url")
-    meta = None
-    try:
-        meta = check_meta(row.get("meta"))
-        _check_keys(row)
-        job = make_job(job_id, check_text("url", url), meta)
-        if job.rejected is None:
-            _fill(job, row)
-    except RowError as error:
-        return rejected_job(job_id, url if isinstance(url, str) else "", error, meta)
     return job
 
 
@@ -268,51 +252,6 @@ def _items(node: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Iterable[Any]:
     return node.values() if isinstance(node, dict) else node
 
 
-def _check_keys(row: Mapping[str, Any]) -> None:
-    unknown = sorted(repr(name) for name in row if name not in JOB_KEYS)
-    if unknown:
-        raise RowError(ErrorKind.INVALID_ROW, f"unknown key {unknown[0]}; a job has {', '.join(JOB_KEYS)}")
-    if row.get("body") is not None and "json" in row:
-        raise RowError(ErrorKind.INVALID_ROW, "has both body and json; a request has one body")
-
-
-def _fill(job: Job, row: Mapping[str, Any]) -> None:
-    """Put everything but the URL and ``meta`` of a job object into its job. A key that is null is absent."""
-    if (method := row.get("method")) is not None:
-        job.method = check_method(check_text("method", method))
-    if (headers := row.get("headers")) is not None:
-        if not isinstance(headers, dict):
-            raise RowError(ErrorKind.INVALID_ROW, "headers is not an object")
-        # An Authorization header that is written out goes before the one that the URL would give.
-        given = check_headers(headers)
-        job.headers = given if "authorization" in _names(given) else given + job.headers
-    if (body := row.get("body")) is not None:
-        job.body = check_text("body", body).encode()
-    if "json" in row:  # null is a JSON value like any other
-        job.body = encode_json("json", row["json"])
-        if "content-type" not in _names(job.headers):
-            job.headers = [*job.headers, ("content-type", "application/json")]
-    _fill_terms(job, row)
-
-
-def _fill_terms(job: Job, row: Mapping[str, Any]) -> None:
-    """Put into a job what is no part of its request."""
-    if (priority := row.get("priority")) is not None:
-        job.priority = check_priority(priority)
-    if (timeout := row.get("timeout")) is not None:
-        job.timeout = check_timeout(timeout)
-    if (verify := row.get("verify")) is not None:
-        job.verify = check_switch("verify", verify)
-    if (checksum := row.get("checksum")) is not None:
-        job.checksum = check_checksum(checksum)
-    if (key := row.get("key")) is not None:
-        job.key = check_text("key", key)
-
-
-def _names(headers: list[Header]) -> set[str]:
-    return {name.lower() for name, _ in headers}
-
-
 def _normalise(url: str) -> tuple[URL, Header | None]:
     """Parse what is not plain: other alphabets, escapes, IPv6, credentials."""
     if not url:
@@ -393,3 +332,10 @@ def _check_ipv6(host: str, url: str) -> None:
         raise RowError(ErrorKind.INVALID_URL, "its host in brackets is no IPv6 address") from None
     if percent and not _ZONE.fullmatch(percent + zone):
         raise RowError(ErrorKind.INVALID_URL, "the zone of its IPv6 address is no name of an interface (RFC 6874)")
+
+
+def __getattr__(name: str) -> Any:
+    import fetcher.job_objects
+    if name in {"job_from_mapping", "JOB_KEYS"}:
+        return getattr(fetcher.job_objects, name)
+    raise AttributeError(name)

@@ -127,7 +127,11 @@ class Queue(Protocol):
         ...
 
     async def put(self, jobs: Sequence[Job], marks: Mapping[str, str]) -> int:
-        """Add jobs; return how many were new. A job whose ``key`` was ever put before is counted and dropped."""
+        """Add jobs; return how many were new.
+
+        A job whose ``key`` was ever put before is dropped, and counted as a duplicate unless it has a ``parent``: that
+        has been fetched again after a crash, and leads to the same.
+        """
         ...
 
     async def lease(self, limit: int, per_host: int, room: Mapping[str, int]) -> Leased:

@@ -77,8 +77,9 @@ class Job(msgspec.Struct, omit_defaults=True):
     request, or of what is not http the command: SEND, RETR, LIST. ``body``: what is sent; ``parts`` instead of it are
     put together when it is sent. ``verify`` False accepts any certificate. ``checksum`` is what the body has to hash
     to, such as ``sha256:9f8...``. ``parent`` is the id of the job whose answer led to this one, which asks for its
-    ``page``, counted from 1. ``attempts`` and ``first_started_at`` (epoch seconds) are kept by the queue from one
-    attempt to the next.
+    ``page``, counted from 1; ``foreign``: an answer has named its URL, which is of another origin, so that it is sent
+    nothing that is for one origin alone. ``attempts`` and ``first_started_at`` (epoch seconds) are kept by the queue
+    from one attempt to the next.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Job(msgspec.Struct, omit_defaults=True):
     checksum: str | None = None
     parent: str | None = None
     page: int = 1
+    foreign: bool = False
     meta: dict[str, Any] | None = None
     key: str | None = None
     rejected: Rejection | None = None
@@ -132,7 +134,8 @@ class RateLimit(msgspec.Struct, frozen=True):
 class Response(msgspec.Struct):
     """What a transport brings back: the last answer, and how it was reached.
 
-    ``status`` is that of http, None for what has no such. ``method`` is that of the last hop (a redirect may turn POST into GET), and so are the ``timings``.
+    ``status`` is that of http, None for what has no such. ``method`` is that of the last hop (a redirect may turn POST
+    into GET), and so are the ``timings``.
 
     ``length_unknown``: the end of the connection was the end of the body, so nothing proves that it is whole.
     ``content_encoding``: the codings that are still on the body, as there is no decoder for them. ``verified``: False
@@ -174,8 +177,9 @@ class Result(msgspec.Struct, omit_defaults=True, kw_only=True):
     Durations are in seconds, sizes in bytes. ``queue_s`` is the time between the lease of the job and the start
     of the exchange. ``dns_s``, ``connect_s``, ``tls_s`` and ``first_byte_s`` are those of the last hop, ``total_s``
     covers all hops, redirects included; ``method`` is what the last hop was made with. ``body_size`` counts decoded
-    bytes, ``wire_size`` those that travelled. ``page`` is set where an answer has several: ``parent_id`` is the job of
-    the first, ``has_more`` tells whether there is another page after this one. What else a ``Response`` says of itself is here if it is not as usual.
+    bytes, ``wire_size`` those that travelled. ``page`` is set where answers have next ones: ``parent_id`` is the job of
+    the first, ``has_more`` tells whether there is another page after this one. What else a ``Response`` says of itself
+    is here if it is not as usual.
     """
 
     schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)

@@ -102,7 +102,7 @@ async def raw_server(
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    listening = await asyncio.start_server(accept, host, 0, ssl=tls)
+    listening = await asyncio.start_server(accept, host, 0, ssl=tls, backlog=1024)
     shown = f"[{host}]" if ":" in host else host
     server = RawServer(shown, listening.sockets[0].getsockname()[1], "https" if tls else "http")
     try:

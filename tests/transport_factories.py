@@ -1,22 +1,28 @@
-"""Every way to fetch, in one place: what the contract suite and the integration tests are run over."""
+"""Every way to fetch, in one place: what the contract suite and the integration tests are run over.
+
+To have another transport pass the contract suite, add a line to ``WAYS``.
+"""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from transport_partners.streams import HttpPartner
 
 from fetcher.errors import FetchError
+from fetcher.interfaces import Transport
 from fetcher.model import Job
+from fetcher.registry import config_class
 from fetcher.settings import BodySettings, RequestSettings
 from fetcher.transports.http.transport import HttpConfig, HttpTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
 
-    from fetcher.interfaces import Transport
+    from transport_partners import Partner
 
 HTTP_EXCHANGES = ("connection", "session")
 
@@ -39,17 +45,63 @@ async def http_transport(
         await transport.close()
 
 
-def _http(exchange: str) -> Callable[..., AbstractAsyncContextManager[Transport]]:
+def _http(exchange: str) -> Factory:
     def make(**sections: Any) -> AbstractAsyncContextManager[Transport]:
         return http_transport(exchange, **sections)
 
     return make
 
 
-TRANSPORTS: dict[str, Callable[..., AbstractAsyncContextManager[Transport]]] = {
-    f"http-{exchange}": _http(exchange) for exchange in HTTP_EXCHANGES
+Factory = Callable[..., AbstractAsyncContextManager[Transport]]
+
+HTTP_TRANSPORTS: dict[str, Factory] = {f"http-{exchange}": _http(exchange) for exchange in HTTP_EXCHANGES}
+"""Name -> a context manager that takes the sections ``request`` and ``body`` of a config, and keys of ``http``."""
+
+
+@asynccontextmanager
+async def socket_transport(
+    section: str,
+    *,
+    request: dict[str, Any] | None = None,
+    body: dict[str, Any] | None = None,
+    http: dict[str, Any] | None = None,
+    **fields: Any,
+) -> AsyncIterator[Any]:
+    """Open a transport that is not http, over a session of its own; ``fields`` are its own section of a config."""
+    session = HttpConfig.model_validate(http or {}).session()
+    config: Any = config_class("transports", section).model_validate(fields)
+    transport = config.build(
+        RequestSettings.model_validate(request or {}), BodySettings.model_validate(body or {}), session
+    )
+    await session.open()
+    try:
+        await transport.open()
+        yield transport
+    finally:
+        await transport.close()
+        await session.close()
+
+
+class Way(NamedTuple):
+    """A transport, by the name of its section, and somebody to talk to. ``exchange`` is for http alone."""
+
+    section: str
+    partner: Partner
+    exchange: str = ""
+
+    def opened(self, http: dict[str, Any] | None = None, **sections: Any) -> AbstractAsyncContextManager[Transport]:
+        """Open it, with these sections of a config: ``http``, ``request``, ``body``."""
+        http = {**self.partner.http, **(http or {})}
+        if self.section == "http":
+            return http_transport(self.exchange, **sections, **http)
+        return socket_transport(self.section, http=http, **sections)
+
+
+WAYS: dict[str, Way] = {
+    "http-connection": Way("http", HttpPartner(), "connection"),
+    "http-session": Way("http", HttpPartner(), "session"),
 }
-"""Name -> a context manager that takes the config sections ``request`` and ``body``, and opens."""
+"""What the contract suite is run over."""
 
 
 def job(url: str, **fields: Any) -> Job:

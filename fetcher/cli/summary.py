@@ -57,6 +57,8 @@ def _rows(batch: Batch, engine: Engine, tally: Tally) -> list[tuple[str, str]]:
     if tally.latency:
         rows.append(("latency", "  ".join(f"p{q * 100:.0f} {seconds(tally.quantile(q))}" for q in _QUANTILES)))
     rows.append(("retries", f"{tally.retries:,}"))
+    if engine.postponed.count:
+        rows.append(("postponed", f"{engine.postponed.count:,} times, as none of their attempts"))
     rows.append(("bytes", f"{size(tally.wire_bytes)} received  {size(tally.body_bytes)} of bodies"))
     if tally.filtered:
         rows.append(("filtered", f"{tally.filtered:,} records that a stage has dropped; their jobs count"))

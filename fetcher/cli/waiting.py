@@ -18,6 +18,7 @@ PATIENCE = 3.0
 _UNKNOWN = "in flight"
 _URL_SHOWN = 80
 _HOST_SHOWN = 40
+_REASON_SHOWN = 160
 
 
 class Lull:
@@ -84,6 +85,7 @@ def _lines(waiting: Waiting) -> list[str]:
     if waiting.queued:
         due = "" if waiting.next_due is None else f", the next retry in {clock(waiting.next_due)}"
         lines.append(f"{counted(waiting.queued, 'job')} in the queue{due}")
+    lines.extend(f"{plain(why, _REASON_SHOWN)}; asked again in {clock(left)}" for why, left in waiting.postponed)
     lines.extend(f"{plain(host, _HOST_SHOWN)} rests for another {clock(rest)}" for host, rest in waiting.resting)
     if waiting.reading and not waiting.in_flight:
         lines.append("the sources are still being read")
@@ -102,6 +104,8 @@ def fields(waiting: Waiting, quiet: float) -> dict[str, Any]:
         found["queued"] = waiting.queued
         found["next_due_s"] = None if waiting.next_due is None else round(waiting.next_due, 1)
         found["resting"] = {plain(host): round(rest, 1) for host, rest in waiting.resting}
+        if waiting.postponed:
+            found["postponed"] = {plain(why, _REASON_SHOWN): round(left, 1) for why, left in waiting.postponed}
     return found
 
 

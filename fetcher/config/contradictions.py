@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from fetcher.config.problems import dotted
+from fetcher.errors import ErrorKind
 from fetcher.intake import RowError, check_headers
 from fetcher.sink_settings import title_of, titled
 
@@ -44,6 +45,7 @@ def contradictions(config: Config) -> list[Contradiction]:
         *_http(config.http),
         *_body(config),
         *_retry(config),
+        *_expect(config),
     ]
 
 
@@ -234,3 +236,17 @@ def _retry(config: Config) -> Iterator[Contradiction]:
             f"has {method!r}, but methods are compared in upper case; write {method.upper()}",
             None,
         )
+
+
+def _expect(config: Config) -> Iterator[Contradiction]:
+    expect = config.expect
+    if expect is None:
+        return
+    for name in expect.of_body:
+        if config.body.store != "inline":
+            message = f"looks at bodies, and with body.store: {config.body.store} they are not in the records"
+            yield ("expect", name), f"{message}; write body: inline", None
+        if config.request.method.upper() == "HEAD":
+            yield ("expect", name), "looks at bodies, and request.method is HEAD, which asks for none", None
+    if not expect.retry and ErrorKind.UNEXPECTED in config.retry.errors:
+        yield ("expect", "retry"), "is false, but retry.errors has unexpected; leave out one of them", None

@@ -26,6 +26,7 @@ from fetcher.engine.hosts.care import Failure
 from fetcher.engine.hosts.host import Hosts
 from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.hosts.signs import TROUBLE, Sign, asked_last, last_url, sign_of
+from fetcher.engine.postponing import Postponed, put_off
 from fetcher.engine.pulse import Pulse
 from fetcher.engine.retry import Attempt, RetrySettings, decide, host_rest
 from fetcher.engine.scheduler import Scheduler
@@ -33,6 +34,7 @@ from fetcher.engine.slots import Share, Slots
 from fetcher.engine.waiting import Running
 from fetcher.engine.worker import Worker
 from fetcher.errors import LateError
+from fetcher.expectations import Expectation
 from fetcher.interfaces import Lease, Queue, Sink, Source, Stage, Transport
 from fetcher.model import Result
 from fetcher.pipeline.delivery import Delivery
@@ -53,7 +55,8 @@ class Parts(msgspec.Struct, kw_only=True):
     """What an engine is assembled from.
 
     ``slots`` and ``hosts``: those that it shares with others, None for its own. The share's weight and priority go for
-    hosts as well. ``observe`` is told of results once they are acknowledged; it may not raise.
+    hosts as well. ``observe`` is told of results once they are acknowledged; it may not raise. ``expect``: what answers
+    are held to, if to anything but their status.
     """
 
     batch: str
@@ -70,6 +73,7 @@ class Parts(msgspec.Struct, kw_only=True):
     hosts: Hosts | None = None
     observe: Callable[[Sequence[Result]], None] | None = None
     stages: Mapping[str, Stage] = {}
+    expect: Expectation | None = None
 
 
 class Engine:
@@ -87,9 +91,8 @@ class Engine:
         self._slots = slots
         self.transports = parts.transports
         self._pulse = Pulse(self.scheduler, parts.limits.most, _growth(parts.limits))
-        self._worker = Worker(
-            parts.batch, parts.transports, parts.default_method, parts.retry.deadline, self._on_crawl_delay
-        )
+        deadline, method = parts.retry.deadline, parts.default_method
+        self._worker = Worker(parts.batch, parts.transports, method, deadline, self._on_crawl_delay, parts.expect)
         self.delivery = Delivery(
             parts.queue,
             parts.sinks,
@@ -108,6 +111,7 @@ class Engine:
         self.fed = False
         self.next_due_at: float | None = None
         self.retry_reasons: Counter[str] = Counter()
+        self.postponed = Postponed()
 
     async def start(self, marks: Mapping[str, str]) -> None:
         """Open sinks and transports. Raises ConfigError or StateError before anything is fetched."""
@@ -322,6 +326,11 @@ class Engine:
         if attempt is None:
             self.scheduler.well(lease, started, now, None if result.redirects else result.first_byte_s)
             self.delivery.add(lease, result)
+            return
+        if (delay := put_off(self._retry, attempt)) is not None:
+            self.postponed.note(lease.job, result, now, delay)
+            self._holding.give_back([lease], delay)
+            self._holding.give_back(self.scheduler.rest(asked_last(result, lease.job), now + delay, now))
             return
         self._learn(lease, result, attempt, started)
         rest = host_rest(self._retry, attempt)

@@ -34,16 +34,23 @@ class SourceMark(msgspec.Struct):
 class Feeder:
     """Reads every source once, side by side. ``failures``: why some could not be read to their end.
 
-    ``on_put`` is told of every put: jobs read, and jobs added.
+    ``on_put`` is told of every put: jobs read, and jobs added. ``begin`` is called with each job before that.
     """
 
     def __init__(
-        self, sources: Sequence[Source], queue: Queue, *, dedupe: bool, on_put: Callable[[int, int], None]
+        self,
+        sources: Sequence[Source],
+        queue: Queue,
+        *,
+        dedupe: bool,
+        on_put: Callable[[int, int], None],
+        begin: Callable[[Job], None] | None = None,
     ) -> None:
         self._sources = sources
         self._queue = queue
         self._dedupe = dedupe
         self._on_put = on_put
+        self._begin = begin
         self._room = asyncio.Event()
         self._room.set()
         self.failures: list[SourceError] = []
@@ -100,6 +107,8 @@ class Feeder:
         jobs = [job for chunk in chunks for job in chunk.jobs]
         for job in jobs:
             job.id = id_in_batch(index, job.id)
+            if self._begin is not None:
+                self._begin(job)
             if job.rejected is not None:
                 job.key = None
             elif self._dedupe and job.key is None:

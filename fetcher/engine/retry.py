@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,13 +24,11 @@ TRANSIENT = (
     ErrorKind.TLS_TIMEOUT,
     ErrorKind.PROXY_UNREACHABLE,
     ErrorKind.PROXY_REFUSED,
-    ErrorKind.AUTH_FAILED,
     ErrorKind.BODY_INCOMPLETE,
     ErrorKind.READ_TIMEOUT,
     ErrorKind.TOTAL_TIMEOUT,
 )
 
-_MOST_SKEW = 86_400.0
 # How much thinner retries are spread that a host has no budget for.
 _SPREAD = 8
 
@@ -59,7 +55,10 @@ class RetrySettings(Settings):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One attempt that did not end well. ``number`` counts from 1; ``age`` is in seconds since the first began."""
+    """One attempt that did not end well. ``number`` counts from 1; ``age`` is in seconds since the first began.
+
+    ``postpone``: it could not even begin, and may in so many seconds (`fetcher.engine.postponing`).
+    """
 
     number: int
     age: float
@@ -68,6 +67,7 @@ class Attempt(msgspec.Struct, frozen=True):
     kind: ErrorKind | None = None
     sent: bool = True
     retry_after: float | None = None
+    postpone: float | None = None
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -78,6 +78,12 @@ class Retry(msgspec.Struct, frozen=True):
 
 def host_rest(policy: RetrySettings, attempt: Attempt) -> float | None:
     """Return for how many seconds the whole host asked to be left alone, whether or not this job is tried again."""
+    # An answer that was not the one that was expected is about what was asked for, as in 202: not ready yet.
+    return None if attempt.kind is ErrorKind.UNEXPECTED else _least(policy, attempt)
+
+
+def _least(policy: RetrySettings, attempt: Attempt) -> float | None:
+    """Return the seconds before which this job is not to be tried again."""
     return None if attempt.retry_after is None else min(attempt.retry_after, policy.max_retry_after)
 
 
@@ -96,7 +102,7 @@ def decide(
         return None
     # 2**n with a large n would overflow a float long before it matters.
     bound = min(policy.max_backoff, policy.backoff * 2 ** min(attempt.number - 1, 30))
-    chance, least = random(), host_rest(policy, attempt) or 0.0
+    chance, least = random(), _least(policy, attempt) or 0.0
     delay = bound * chance + least
     if attempt.age + delay > policy.deadline:
         return None
@@ -111,31 +117,6 @@ def _retryable(policy: RetrySettings, attempt: Attempt) -> bool:
         return False
     if attempt.kind is not None and attempt.kind in policy.errors:
         return True
+    if attempt.kind is ErrorKind.UNEXPECTED:
+        return False  # its status was well, whatever that is
     return attempt.status is not None and attempt.status in policy.statuses
-
-
-def parse_retry_after(value: str | None, now: datetime, date: str | None = None) -> float | None:
-    """Read a Retry-After header in either form (RFC 9110, section 10.2.3) as seconds from ``now``.
-
-    ``date`` is the Date header of the same answer. A server means its own clock, so a time is taken to be relative to
-    that, unless it differs from ours by more than a day: then it is no clock, or the answer is a stored one.
-
-    None for what is neither form; never negative, so that a server whose clock is behind does not confuse us.
-    """
-    value = (value or "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)  # infinite if it is that long
-    when = _parse_date(value)
-    if when is None:
-        return None
-    theirs = _parse_date(date or "")
-    sane = theirs is not None and abs((theirs - now).total_seconds()) <= _MOST_SKEW
-    return max(0.0, (when - (theirs if theirs is not None and sane else now)).total_seconds())
-
-
-def _parse_date(value: str) -> datetime | None:
-    try:
-        when = parsedate_to_datetime(value)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return when.replace(tzinfo=UTC) if when.tzinfo is None else when

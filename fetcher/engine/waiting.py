@@ -38,7 +38,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
     ``stragglers``: of ``in_flight`` jobs those that began first. ``queued``: jobs that wait to be fetched, ``next_due``
     how many seconds the first delayed one of them still has to wait, None if none is delayed. ``resting``: hosts that
-    may not be asked before so many seconds have passed, the soonest first. ``writing``: sinks that are at work.
+    may not be asked before so many seconds have passed, the soonest first. ``postponed``: what jobs wait for that could
+    not begin, and the seconds until it is asked for again. ``writing``: sinks that are at work.
     ``reading``: the sources are not at their end. ``draining``: no job will be started.
     """
 
@@ -47,6 +48,7 @@ class Waiting(msgspec.Struct, frozen=True):
     queued: int = 0
     next_due: float | None = None
     resting: list[tuple[str, float]] = []
+    postponed: list[tuple[str, float]] = []
     writing: list[str] = []
     reading: bool = False
     draining: bool = False
@@ -66,6 +68,7 @@ def look(engine: Engine, now: float) -> Waiting:
         queued=queued,
         next_due=None if due_at is None or not queued else max(0.0, due_at - now),
         resting=[(host.name, host.free_at - now) for host in soonest],
+        postponed=engine.postponed.reasons(now)[:_MOST_NAMED] if queued else [],
         writing=sorted(engine.delivery.writing),
         reading=not engine.fed,
         draining=engine.draining,

@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING
 
-from fetcher.engine.retry import Attempt, parse_retry_after
+from fetcher.engine.retry import Attempt
 from fetcher.errors import SKIPPING, ErrorKind, FetchError, SinkError, StateError
 from fetcher.model import Outcome, Response, Result
+from fetcher.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fetcher.expectations import Expectation
     from fetcher.interfaces import Transport
     from fetcher.model import Job, Rejection
 
@@ -27,7 +29,8 @@ class Worker:
     """Makes single attempts: picks the transport by the scheme of the URL and describes what came of it.
 
     ``deadline`` is how many seconds a job has from the start of its first attempt on, over all attempts.
-    ``on_crawl_delay`` is told of responses that say how often their host wants to be asked.
+    ``on_crawl_delay`` is told of responses that say how often their host wants to be asked. ``expect`` is what answers
+    are held to, None if there is nothing but their status.
     """
 
     def __init__(
@@ -37,12 +40,14 @@ class Worker:
         default_method: str,
         deadline: float = inf,
         on_crawl_delay: Callable[[Job, Response], None] | None = None,
+        expect: Expectation | None = None,
     ) -> None:
         self._batch = batch
         self._transports = transports
         self._default_method = default_method
         self._deadline = deadline
         self._on_crawl_delay = on_crawl_delay
+        self._expect = expect
 
     async def attempt(self, job: Job, queued: float) -> tuple[Result, Attempt | None]:
         """Make one attempt and return its result, and what there is to decide about if it did not end well.
@@ -68,10 +73,14 @@ class Worker:
             total_s=round(total, 6),
             meta=job.meta,
         )
+        if job.parent is not None:
+            result.parent_id, result.page = job.parent, job.page
         if isinstance(answer, Response):
             _describe(result, answer)
             if answer.crawl_delay is not None and self._on_crawl_delay is not None:
                 self._on_crawl_delay(job, answer)
+            if self._expect is not None:
+                await _hold_to(self._expect, result, answer)
         else:
             _describe_error(result, answer)
         if result.outcome is Outcome.OK:
@@ -102,6 +111,8 @@ class Worker:
         return Result(
             batch=self._batch,
             job_id=job.id,
+            parent_id=job.parent,
+            page=None if job.parent is None else job.page,
             url=job.url,
             outcome=Outcome.SKIPPED,
             error_kind=reason.kind,
@@ -146,6 +157,21 @@ def _describe(result: Result, response: Response) -> None:
         result.error_message = f"the server answered {status}"
 
 
+async def _hold_to(expect: Expectation, result: Result, response: Response) -> None:
+    """Change the outcome that an answer has by its status to the one that it has by what was expected of it."""
+    usual = result.outcome is Outcome.OK
+    if not expect.takes(response, usual=usual):
+        missed = expect.status_missed(response) if usual else None
+    else:
+        result.outcome, result.error_kind, result.error_message = Outcome.OK, None, None
+        if expect.takes_long(response):
+            missed = await asyncio.to_thread(expect.missed, response)
+        else:
+            missed = expect.missed(response)
+    if missed is not None:
+        result.outcome, result.error_kind, result.error_message = Outcome.FAILED, ErrorKind.UNEXPECTED, missed
+
+
 def _describe_error(result: Result, error: FetchError) -> None:
     if error.response is not None:
         _describe(result, error.response)
@@ -174,4 +200,5 @@ def _attempt(result: Result, answer: Response | FetchError, method: str, age: fl
         kind=result.error_kind,
         sent=isinstance(answer, Response) or answer.sent,
         retry_after=retry_after,
+        postpone=answer.postpone if isinstance(answer, FetchError) else None,
     )

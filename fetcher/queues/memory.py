@@ -63,16 +63,17 @@ class MemoryQueue:
 
     async def put(self, jobs: Sequence[Job], marks: Mapping[str, str]) -> int:
         """Add jobs and return how many were new."""
-        fresh = 0
+        fresh = duplicates = 0
         for job in jobs:
             if job.key is not None and job.key in self._seen:
+                duplicates += job.parent is None
                 continue
             if job.key is not None:
                 self._seen.add(job.key)
             fresh += 1
             self._push(job)
         self._added += fresh
-        self._duplicates += len(jobs) - fresh
+        self._duplicates += duplicates
         for lane in {(job.priority, job.host) for job in jobs} & self._lanes.keys():
             self._rank(lane)
         self._marks.update(marks)

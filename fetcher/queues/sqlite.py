@@ -240,7 +240,7 @@ class SqliteQueue:
         ids = {(host, priority): lane for host, priority, lane in _one(db, _LANE_IDS, named)}
         db.execute(_GROW_LANES, (_json([(ids[lane], *lane, n) for lane, n in backlog.items()]),))
         db.execute(_PUT, (_json([(ids[job.host, job.priority], job) for job in fresh]),))
-        self._add_counts(db, {"added": len(fresh), "duplicates": len(jobs) - len(fresh)})
+        self._add_counts(db, {"added": len(fresh), "duplicates": _rows(jobs) - _rows(fresh)})
         self._set_marks(db, marks)
         db.execute("COMMIT")
         return len(fresh)
@@ -388,6 +388,11 @@ def _one(db: sqlite3.Connection, query: str, parameters: Any) -> Any:
     """Return the single JSON value that a query yields."""
     bound = parameters if isinstance(parameters, tuple | dict) else (parameters,)
     return msgspec.json.decode(db.execute(query, bound).fetchone()[0])
+
+
+def _rows(jobs: Sequence[Job]) -> int:
+    """Return how many jobs are of an input, and not next pages."""
+    return sum(job.parent is None for job in jobs)
 
 
 def _takes(lanes: Iterable[_Candidate], limit: int) -> list[_Take]:

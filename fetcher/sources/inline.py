@@ -26,11 +26,20 @@ from fetcher.intake import (
     check_text,
     check_timeout,
     encode_json,
-    job_from_mapping,
     make_job,
 )
 from fetcher.interfaces import Chunk
+from fetcher.job_objects import job_from_mapping
+from fetcher.request_content import body_of
 from fetcher.settings import Settings, parse_duration
+from fetcher.sources.request_settings import (
+    AuthConfig,
+    ParamValue,
+    PartConfig,
+    ReceiveConfig,
+    check_form,
+    check_params,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -38,6 +47,8 @@ if TYPE_CHECKING:
     from fetcher.model import Job
 
 _ROWS = 500  # jobs in a chunk
+# What may not go together, or not with a scheme; most jobs have none of it.
+_TOGETHER = frozenset({"method", "params", "body", "json_body", "form", "multipart", "auth", "receive"})
 _MUCH_WRONG = 100  # problems after which nobody reads on
 
 
@@ -54,6 +65,11 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
 
 def _text(value: str) -> str:
     return check_text("it", value)
+
+
+def _body(value: str | dict[str, str]) -> str | dict[str, str]:
+    body_of(value)
+    return value
 
 
 def _json(value: Any) -> Any:
@@ -76,13 +92,24 @@ class JobConfig(Settings):
     url: Annotated[str, AfterValidator(_url)]
     """Where to fetch."""
     method: Annotated[str, AfterValidator(check_method)] | None = None
-    """The request method."""
+    """The request method; of tcp, tls and udp SEND, of ftp RETR or LIST. With a body it is POST by default, unless
+    ``request.method`` is another than GET."""
     headers: Annotated[dict[str, str], AfterValidator(_headers)] | None = None
     """Request headers, added to those of ``request``."""
-    body: Annotated[str, AfterValidator(_text)] | None = None
-    """The request body, as text."""
+    params: Annotated[dict[str, ParamValue], AfterValidator(check_params)] | None = None
+    """Added to the query of the URL, percent-encoded: text, numbers, true or false, and lists of them."""
+    body: Annotated[str | dict[str, str], AfterValidator(_body)] | None = None
+    """The request body, or what is sent to a socket: text, ``{hex: 00ff}`` or ``{base64: AP8=}``."""
     json_body: Annotated[Any, AfterValidator(_json)] = Field(default=None, alias="json")
     """The request body, as any value that is sent as JSON; sets ``content-type`` unless ``headers`` does."""
+    form: Annotated[dict[str, ParamValue], AfterValidator(check_form)] | None = None
+    """The request body, as the pairs of a form (``application/x-www-form-urlencoded``)."""
+    multipart: Annotated[list[PartConfig], Field(min_length=1)] | None = None
+    """The request body, as parts (``multipart/form-data``), among them files."""
+    auth: AuthConfig | None = None
+    """Who asks: ``{username, password}`` or ``{token}``, each as text, ``{env: NAME}`` or ``{file: path}``."""
+    receive: ReceiveConfig | None = None
+    """When the answer of a socket or WebSocket is whole."""
     priority: Annotated[int, AfterValidator(check_priority)] = 0
     """Higher goes first."""
     timeout: (
@@ -105,14 +132,17 @@ class JobConfig(Settings):
     """Jobs with the same key are fetched once."""
 
     @model_validator(mode="after")
-    def _one_body(self) -> Self:
-        if self.body is not None and "json_body" in self.model_fields_set:
-            raise ValueError("has both body and json; a request has one body")
+    def _fits(self) -> Self:
+        rejected = None if self.model_fields_set.isdisjoint(_TOGETHER) else self.to_job("").rejected
+        if rejected is not None:
+            raise ValueError(rejected.message)
         return self
 
     def to_job(self, job_id: str) -> Job:
         """Return the job, under the id of its row."""
         row = self.model_dump(exclude_unset=True, by_alias=True)
+        if self.auth is not None:
+            row["auth"] = self.auth.revealed()
         return job_from_mapping(job_id, row)
 
 

@@ -21,7 +21,8 @@ import msgspec
 from pydantic import AfterValidator, Field
 
 from fetcher.errors import ConfigError, ErrorKind, SourceError
-from fetcher.intake import JOB_KEYS, RowError, check_meta, encode_json, job_from_mapping, make_job, rejected_job
+from fetcher.intake import RowError, check_meta, encode_json, make_job, rejected_job
+from fetcher.job_objects import JOB_KEYS, job_from_mapping
 from fetcher.settings import Duration, Settings
 from fetcher.sources.rows import MAX_ROW, TOO_LONG
 

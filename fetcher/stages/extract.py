@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from fetcher.contents import body_of, text_of
 from fetcher.errors import ConfigError
+from fetcher.expressions import compiled, json_of
 from fetcher.extras import load_extra
 from fetcher.model import Outcome
 from fetcher.settings import Settings
@@ -90,24 +91,12 @@ class ExtractStage:
 
 
 def _json_reader(rules: dict[str, str]) -> Callable[[bytes, str | None], dict[str, Any]]:
-    jmespath = load_extra("jmespath", "extract", "the stage extract")
-    compiled = {}
-    for name, expression in rules.items():
-        try:
-            compiled[name] = jmespath.compile(expression)
-        except (jmespath.exceptions.JMESPathError, RecursionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
-            raise ConfigError(f"stage extract: {name}: {expression[:200]!r} is no JMESPath: {reason}") from error
+    load_extra("jmespath", "extract", "the stage extract")
+    wanted = {name: compiled(expression, f"stage extract: {name}") for name, expression in rules.items()}
 
     def read(body: bytes, _: str | None) -> dict[str, Any]:
-        try:
-            data = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError(f"the body is not JSON: {error}") from None
-        try:
-            return {name: expression.search(data) for name, expression in compiled.items()}
-        except jmespath.exceptions.JMESPathError as error:
-            raise ValueError(str(error)) from None
+        data = json_of(body)
+        return {name: search(data) for name, search in wanted.items()}
 
     return read
 

@@ -88,8 +88,29 @@ class Dialer:
         await trace.send_connection_create_end()
         return stream
 
+    async def connect_beside(self, stream: Stream, url: str, port: int, trace: HopTrace, *, within: float) -> Stream:
+        """Open another connection to where ``stream`` leads, within so many seconds. Raises FetchError.
+
+        Whoever answered there is asked again, by no name that might mean another place by now. The port is the
+        server's own choice, so it is not held to those that a URL may name; the address is, once more.
+        """
+        await trace.send_connection_create_start()
+        family = socket.AF_INET6 if ":" in (stream.remote_ip or "") else socket.AF_INET
+        found = ResolveResult(
+            hostname=stream.remote_ip or "", host=stream.remote_ip or "", port=port, family=family, proto=0, flags=0
+        )
+        try:
+            async with asyncio.timeout(within):
+                beside = await self._reach([found], None, "")
+        except (OSError, EOFError) as error:
+            raise fetch_error(error, url, trace) from error
+        await trace.send_connection_create_end()
+        return beside
+
     async def _open(self, url: str, host: str, port: int, trace: HopTrace, tls: ssl.SSLContext | None) -> Stream:
-        found = await self.addresses(url, host, port, trace)
+        return await self._reach(await self.addresses(url, host, port, trace), tls, host)
+
+    async def _reach(self, found: list[ResolveResult], tls: ssl.SSLContext | None, host: str) -> Stream:
         infos = self._connector.infos(found)
         sock = await aiohappyeyeballs.start_connection(
             infos, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, socket_factory=self._connector.new_socket

@@ -29,6 +29,7 @@ class Phase(StrEnum):
     """What a fetch is at."""
 
     PREPARING = "preparing"
+    TOKEN = "token"  # noqa: S105  no secret
     ROBOTS = "robots.txt"
     PROXY = "proxy"
     DNS = "dns"

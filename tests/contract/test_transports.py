@@ -1,4 +1,7 @@
-"""What every transport promises (``fetcher.interfaces.Transport``), over all of them."""
+"""What every transport promises (``fetcher.interfaces.Transport``), over all of them and both event loops.
+
+``tests/transport_partners`` says how another one joins.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from raw_server import ok, raw_server, unused_port
-from transport_factories import TRANSPORTS, job
+from raw_server import unused_port
+from transport_factories import WAYS
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.origin import Origin, OriginConfig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
-    from raw_server import Peer
+    from transport_factories import Way
 
     from fetcher.interfaces import Transport
+    from fetcher.model import Job
+
+BOTH_LOOPS = True
+AT_ONCE = 50
+MANY = 300
+GIVEN_UP_ON = 20
 
 
-@pytest.fixture(params=TRANSPORTS)
-def opened(request: pytest.FixtureRequest) -> Any:
-    return TRANSPORTS[request.param]
+def over(behaviour: str) -> pytest.MarkDecorator:
+    """Run a test over every transport whose partner can behave so."""
+    return pytest.mark.parametrize(
+        "way", [way for way in WAYS if behaviour not in WAYS[way].partner.lacks], indirect=True
+    )
 
 
 @pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    server = Origin(OriginConfig())
-    await server.start()
-    yield server
-    await server.close()
+def way(request: pytest.FixtureRequest) -> Way:
+    return WAYS[request.param]
 
 
-async def kind_of(transport: Transport, url: str, **fields: Any) -> ErrorKind:
+async def kind_of(transport: Transport, asked: Job) -> ErrorKind:
     with pytest.raises(FetchError) as caught:
-        await transport.fetch(job(url, **fields))
+        await transport.fetch(asked)
     assert caught.value.message
     assert "\n" not in caught.value.message
     return caught.value.kind
@@ -56,140 +63,197 @@ def open_files() -> set[str]:
     return found
 
 
-async def stall(peer: Peer) -> None:
-    await peer.request()
-    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
-    await peer.gone()
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what a server, which may be in another thread, notes of its clients."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  it is no event of this loop
+            await asyncio.sleep(0.01)
 
 
-async def test_fetches(opened, origin):
-    async with opened() as transport:
-        response = await transport.fetch(job(f"{origin.url}/bytes/1024"))
-    assert (response.body_size, len(response.body), response.truncated) == (1024, 1024, False)
+@over("answer")
+@pytest.mark.parametrize("size", [1, 1024, 50_000])
+async def test_fetches(way, size):
+    async with way.partner.answer(size) as server, way.opened() as transport:
+        response = await transport.fetch(server.job())
+    assert (response.body_size, response.body, response.truncated) == (size, b"x" * size, False)
+    assert response.wire_size >= size
+    assert response.sha256
+    assert response.remote_ip == "127.0.0.1"
 
 
-async def test_a_status_is_no_error(opened, origin):
-    async with opened() as transport:
-        assert (await transport.fetch(job(f"{origin.url}/status/500"))).status == 500
+@over("stall")
+@pytest.mark.parametrize("begun", [0, 1])
+async def test_every_fetch_ends_by_its_deadline(way, begun):
+    async with way.partner.stall() as server, way.opened(request={"timeout": {"total": 0.2}}) as transport:
+        assert await kind_of(transport, server.job(begun)) is ErrorKind.TOTAL_TIMEOUT
 
 
-async def test_every_fetch_ends_by_its_deadline(opened):
-    async with raw_server(stall) as server, opened(request={"timeout": {"total": 0.2}}) as transport:
-        assert await kind_of(transport, server.url()) is ErrorKind.TOTAL_TIMEOUT
+@over("drip")
+async def test_a_drip_ends_by_the_deadline(way):
+    async with way.partner.drip() as server, way.opened(request={"timeout": {"total": 0.3}}) as transport:
+        assert await kind_of(transport, server.job()) is ErrorKind.TOTAL_TIMEOUT
+        await until(lambda: not server.open)
 
 
-async def test_a_stall_ends(opened):
-    async with raw_server(stall) as server, opened(request={"timeout": {"read": 0.1}}) as transport:
-        assert await kind_of(transport, server.url()) is ErrorKind.READ_TIMEOUT
+@over("stall")
+async def test_no_attempt_outlasts_the_deadline_of_its_job(way):
+    async with way.partner.stall() as server, way.opened() as transport:
+        with pytest.raises(FetchError) as caught:
+            await transport.fetch(server.job(1), 0.2)
+    assert caught.value.kind is ErrorKind.DEADLINE
 
 
-async def test_a_jobs_own_timeout_goes_first(opened):
-    async with raw_server(stall) as server, opened() as transport:
-        assert await kind_of(transport, server.url(), timeout=0.1) is ErrorKind.TOTAL_TIMEOUT
+@over("stall")
+@pytest.mark.parametrize("begun", [0, 1])
+async def test_a_stall_ends(way, begun):
+    async with way.partner.stall() as server, way.opened(request={"timeout": {"read": 0.1}}) as transport:
+        assert await kind_of(transport, server.job(begun)) is ErrorKind.READ_TIMEOUT
+        await until(lambda: not server.open)
 
 
-async def test_a_body_is_capped(opened, origin):
-    async with opened(body={"max_size": 1000}) as transport:
-        assert await kind_of(transport, f"{origin.url}/bytes/1001") is ErrorKind.BODY_TOO_LARGE
-        assert (await transport.fetch(job(f"{origin.url}/bytes/1000"))).body_size == 1000
+@over("stall")
+async def test_a_jobs_own_timeout_goes_first(way):
+    async with way.partner.stall() as server, way.opened() as transport:
+        assert await kind_of(transport, server.job(1, timeout=0.1)) is ErrorKind.TOTAL_TIMEOUT
 
 
-async def test_an_endless_body_is_capped(opened):
-    async def endless(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
-        while True:
-            await peer.send(b"x" * 65_536)
-
-    async with raw_server(endless) as server, opened(body={"max_size": "1MiB"}) as transport:
-        assert await kind_of(transport, server.url()) is ErrorKind.BODY_TOO_LARGE
+@over("answer")
+async def test_a_body_is_capped(way):
+    async with way.opened(body={"max_size": 1000}) as transport:
+        async with way.partner.answer(1001) as server:
+            assert await kind_of(transport, server.job()) is ErrorKind.BODY_TOO_LARGE
+        async with way.partner.answer(1000) as server:
+            assert (await transport.fetch(server.job())).body_size == 1000
 
 
-async def test_refused(opened):
-    async with opened() as transport:
-        assert await kind_of(transport, f"http://127.0.0.1:{unused_port()}/") is ErrorKind.CONNECT_REFUSED
+@over("answer")
+async def test_a_body_may_be_truncated(way):
+    async with (
+        way.partner.answer(1001) as server,
+        way.opened(body={"max_size": 1000, "overflow": "truncate"}) as transport,
+    ):
+        response = await transport.fetch(server.job())
+    assert response.truncated
+    assert response.body_size == len(response.body) <= 1000
 
 
-async def test_reset(opened):
-    async def reset(peer: Peer) -> None:
-        await peer.request()
-        peer.reset()
-
-    async with raw_server(reset) as server, opened() as transport:
-        assert await kind_of(transport, server.url()) is ErrorKind.CONNECTION_RESET
-
-
-async def test_many_at_once_get_their_own_answers(opened):
-    async def echo(peer: Peer) -> None:
-        while True:
-            await peer.send(ok((await peer.request()).split(b" ", 2)[1]))
-
-    async with raw_server(echo) as server, opened() as transport:
-        urls = [server.url(f"/{number}") for number in range(300)]
-        answers = await asyncio.gather(*(transport.fetch(job(url)) for url in urls))
-    assert [answer.body for answer in answers] == [f"/{number}".encode() for number in range(300)]
+@over("endless")
+@pytest.mark.parametrize("overflow", ["fail", "truncate"])
+async def test_an_endless_body_is_capped(way, overflow):
+    body = {"max_size": "1MiB", "overflow": overflow}
+    async with way.partner.endless() as server, way.opened(body=body) as transport:
+        if overflow == "fail":
+            assert await kind_of(transport, server.job()) is ErrorKind.BODY_TOO_LARGE
+        else:
+            response = await transport.fetch(server.job())
+            assert response.truncated
+            assert response.body_size <= 1024 * 1024
+        await until(lambda: not server.open)
 
 
-async def test_cancellation_releases_everything(opened):
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        if peer.number % 2:
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
-        there.append(peer.number)
-        if len(there) == 20:
-            all_there.set()
-        await peer.gone()
-        gone.append(peer.number)
-        if len(gone) == 20:
-            all_gone.set()
-
-    there: list[int] = []
-    gone: list[int] = []
-    all_there, all_gone = asyncio.Event(), asyncio.Event()
-    async with raw_server(script) as server, opened() as transport:
-        before = asyncio.all_tasks()
-        fetches = [asyncio.create_task(transport.fetch(job(server.url()))) for _ in range(20)]
-        await all_there.wait()
-        for fetch in fetches:
-            fetch.cancel()
-        ended = await asyncio.gather(*fetches, return_exceptions=True)
-        await all_gone.wait()
-        assert {type(error) for error in ended} == {asyncio.CancelledError}
-        left = {task for task in asyncio.all_tasks() - before if "serve" not in str(task.get_coro())}
-        assert not left
+@over("answer")
+async def test_refused(way):
+    async with way.partner.answer(1) as server, way.opened() as transport:
+        asked = server.job()
+        asked.url = asked.url.replace(f":{server.port}", f":{unused_port()}")
+        assert await kind_of(transport, asked) is ErrorKind.CONNECT_REFUSED
 
 
-async def test_nothing_leaks_over_two_thousand_jobs(opened, origin):
-    paths = [
-        "bytes/100",
-        "status/404",
-        "truncated/100",
-        "redirect/1",
-        "gzip/3000",
-        "close/9",
-        "reset/1/health",
-    ]
+@over("reset")
+async def test_reset(way):
+    async with way.partner.reset() as server, way.opened() as transport:
+        assert await kind_of(transport, server.job()) is ErrorKind.CONNECTION_RESET
 
+
+@over("answer")
+async def test_blocked_addresses_hear_nothing(way):
+    async with way.partner.answer(1) as server, way.opened(http={"guard": True}) as transport:
+        assert await kind_of(transport, server.job()) is ErrorKind.BLOCKED
+        assert not server.contacts
+    async with way.partner.answer(1) as server, way.opened(http={"guard": {"allow": ["127.0.0.0/8"]}}) as transport:
+        await transport.fetch(server.job())
+        assert server.contacts
+
+
+@over("own")
+async def test_many_at_once_get_their_own_answers(way):
+    async with way.partner.own() as server, way.opened() as transport:
+        answers = await asyncio.gather(*(transport.fetch(server.job(number)) for number in range(MANY)))
+    assert [answer.body for answer in answers] == [str(number).encode() for number in range(MANY)]
+
+
+@over("stall")
+async def test_cancellation_releases_everything(way):
+    async with way.partner.stall() as server:
+        before = open_files()
+        async with way.opened() as transport:
+            tasks = asyncio.all_tasks()
+            fetches = [asyncio.create_task(transport.fetch(server.job(number))) for number in range(GIVEN_UP_ON)]
+            await until(lambda: server.asked >= GIVEN_UP_ON)
+            for fetch in fetches:
+                fetch.cancel()
+            ended = await asyncio.gather(*fetches, return_exceptions=True)
+            assert {type(error) for error in ended} == {asyncio.CancelledError}
+            await until(lambda: not server.open)
+            await until(lambda: not strangers(tasks))
+        await until(lambda: not sockets(before))
+
+
+@over("own")
+async def test_nothing_is_left_of_a_fetch_that_is_cancelled_anywhere(way):
+    # Each a step of the loop later than the one before.
+    async with way.partner.own() as server:
+        before = open_files()
+        async with way.opened() as transport:
+            tasks = asyncio.all_tasks()
+            for steps in range(60):
+                fetch = asyncio.create_task(transport.fetch(server.job(steps)))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                fetch.cancel()
+                await asyncio.wait([fetch])
+            await until(lambda: not strangers(tasks))
+        await until(lambda: not sockets(before))
+
+
+def strangers(known: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Return tasks that were not there before, and are not those of a server in this process."""
+    return {task for task in asyncio.all_tasks() - known if "serve" not in str(task.get_coro())}
+
+
+def sockets(before: set[str]) -> set[str]:
+    """Return sockets that were not open before."""
+    return {name for name in open_files() - before if "socket:" in name}
+
+
+@over("mixed")
+async def test_nothing_leaks_over_many_jobs(way):
     async def fetch(number: int) -> None:
         async with slots:
-            url = f"{origin.url}/{paths[number % len(paths)]}?{number}"
             try:
-                await transport.fetch(job(url))
+                await transport.fetch(server.job(number))
             except FetchError as error:
                 kinds.add(error.kind)
 
-    slots = asyncio.Semaphore(50)
+    jobs = int(os.environ.get("TRANSPORT_JOBS", way.partner.jobs))
+    slots = asyncio.Semaphore(AT_ONCE)
     kinds: set[ErrorKind] = set()
     before, tasks = open_files(), asyncio.all_tasks()
-    async with opened() as transport:
-        await asyncio.gather(*(fetch(number) for number in range(2000)))
-        # A reset on a reused connection is taken for the keep-alive race, and retried.
-        assert kinds - {ErrorKind.CONNECTION_RESET} == {ErrorKind.BODY_INCOMPLETE}
-        assert len(open_files() - before) <= 2 * 50 + 10
+    async with way.partner.mixed() as server, way.opened() as transport:
+        await asyncio.gather(*(fetch(number) for number in range(jobs)))
+        assert kinds
+        assert kinds <= way.partner.failures
+        # Both ends of each are in this process.
+        assert len(open_files() - before) <= 2 * AT_ONCE + 20
         await transport.close()
         await transport.close()
-    await origin.close()
-    await asyncio.sleep(0)
-    left = {name for name in open_files() - before if "socket:" in name}
-    assert not left
-    assert asyncio.all_tasks() == tasks
+    await until(lambda: not sockets(before))
+    await until(lambda: asyncio.all_tasks() == tasks)
+
+
+@pytest.mark.parametrize("way", [name for name in WAYS if WAYS[name].section == "http"], indirect=True)
+async def test_a_status_is_no_error(way):
+    async with way.partner.mixed() as server, way.opened() as transport:
+        asked = server.job()
+        asked.url = f"http://127.0.0.1:{server.port}/status/500"
+        assert (await transport.fetch(asked)).status == 500

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from raw_server import ok, raw_server, saying
-from transport_factories import TRANSPORTS, job
+from transport_factories import HTTP_TRANSPORTS, job
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.naming import Named, NameTemplate
@@ -55,11 +55,11 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(params=TRANSPORTS)
+@pytest.fixture(params=HTTP_TRANSPORTS)
 def opened(request):
     def make(store: str, **body: Any):
         path = {"path": "bodies/{sha256}"} if store == "file" else {}
-        return TRANSPORTS[request.param](body={"store": store, "max_size": CAP, **path, **body})
+        return HTTP_TRANSPORTS[request.param](body={"store": store, "max_size": CAP, **path, **body})
 
     return make
 

@@ -470,7 +470,6 @@ async def test_a_token_that_is_refused_is_replaced_once(opened, clock):
             "refused: 401 inv",
         ),
         (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 13\r\n\r\nsecret@client", "refused: 400"),
-        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "refused: 503"),
         (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", "refused: 302"),
         (ok(b"{}"), "answered without an access_token"),
         (ok(b'{"access_token": "secret@client", "token_type": "mac"}'), "another type than bearer"),
@@ -495,19 +494,14 @@ async def test_a_token_endpoint_that_gives_none(opened, clock, answer, words):
     for each in (error, again):
         assert (each.kind, each.sent, each.status) == (ErrorKind.AUTH_FAILED, False, None)
         assert words in each.message
+        assert each.postpone is None
         assert "secret" not in each.message
     assert asked == ["Bearer t2"]
 
 
-async def test_a_token_endpoint_that_is_down_is_worth_another_try(opened):
-    with refusing_port() as port:
-        down = {"token_url": f"http://127.0.0.1:{port}/token"}
-        async with raw_server(noting([])) as server, opened(oauth(server) | down) as transport:
-            error = await failure(transport, job(server.url(host="a.test")))
-    assert error.kind is ErrorKind.AUTH_FAILED
-    assert "can not be reached: " in error.message
-    attempt = Attempt(1, 0.0, "POST", error.status, error.kind, error.sent)
-    assert decide(RetrySettings(), attempt, lambda: 0.0) is not None
+async def test_refused_credentials_are_not_tried_again():
+    attempt = Attempt(1, 0.0, "GET", None, ErrorKind.AUTH_FAILED, sent=False)
+    assert decide(RetrySettings(), attempt, lambda: 0.0) is None
 
 
 async def test_closing_gives_up_a_token_that_is_awaited(opened):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from raw_server import ok, raw_server
-from transport_factories import TRANSPORTS, job
+from transport_factories import HTTP_TRANSPORTS, job
 
 from fetcher.errors import ErrorKind, FetchError
 
@@ -18,13 +18,13 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 PAUSE = 0.02
 
 
-@pytest.fixture(params=TRANSPORTS)
+@pytest.fixture(params=HTTP_TRANSPORTS)
 def opened(request):
     """Return what opens a transport; ``timeout`` and the like are its section ``request``."""
 
     def make(body: dict[str, Any] | None = None, timeout: dict[str, Any] | None = None, **settings: Any):
         settings["timeout"] = PATIENT | (timeout or {})
-        return TRANSPORTS[request.param](request=settings, body=body or {})
+        return HTTP_TRANSPORTS[request.param](request=settings, body=body or {})
 
     return make
 

@@ -15,7 +15,7 @@ from raw_server import answering, ok, raw_server, saying
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError
-from fetcher.intake import job_from_mapping
+from fetcher.job_objects import job_from_mapping
 from fetcher.sources.inline import JobConfig
 
 if TYPE_CHECKING:

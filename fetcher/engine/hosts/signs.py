@@ -93,6 +93,8 @@ def sign_of(attempt: Attempt, *, redirected: bool) -> Sign:
 
 
 def _last(attempt: Attempt) -> Sign:
+    if attempt.kind is ErrorKind.UNEXPECTED:
+        return Sign.ANSWERED  # by a status that was well, so that a Retry-After is about what was asked for
     if attempt.status == _TOO_MANY_REQUESTS or attempt.retry_after is not None:
         return Sign.REFUSED
     if attempt.status == _SERVICE_UNAVAILABLE:

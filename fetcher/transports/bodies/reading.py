@@ -29,8 +29,8 @@ _BROKEN_OFF = frozenset(
         ErrorKind.TOO_SLOW,
     }
 )
-# Answers whose bodies are what was asked for; of what is not http, all are.
-_FILED = frozenset({None, 200, 201, 202, 203, 206, 207, 208, 226})
+# Answers whose bodies are what was asked for; of what is not http, all are, and of 101 the messages that follow.
+_FILED = frozenset({None, 101, 200, 201, 202, 203, 206, 207, 208, 226})
 
 
 class Arriving(Protocol):

@@ -104,9 +104,9 @@ class PooledConnection(ResponseHandler):
         """Note how the response ended that is expected; count no longer as idle, whoever closed it."""
         reader = self._reader
         if reader is not None and self._failure is None:
-            broken = exc is not None or (reader.length_unknown and _is_cut_off(self.transport))
+            broken = exc is not None or (reader.length_unknown and is_cut_off(self.transport))
             self._failure = _failure_at_end(reader, exc, broken=broken)
-        elif self._payload is not None and not self._payload.is_eof() and _is_cut_off(self.transport):
+        elif self._payload is not None and not self._payload.is_eof() and is_cut_off(self.transport):
             self._payload.set_exception(ClientPayloadError("TLS was not closed"))
         self._on_lost(self)
         super().connection_lost(exc)
@@ -235,7 +235,7 @@ def _arrivals(transport: asyncio.BaseTransport) -> select.poll | None:
     return arrivals
 
 
-def _is_cut_off(transport: Any) -> bool:
+def is_cut_off(transport: Any) -> bool:
     """Return whether TLS was not closed on a connection that is lost (RFC 8446, section 6.1).
 
     Such an end proves nothing: anybody on the way can bring it about. Event loops do not tell, but OpenSSL does: after

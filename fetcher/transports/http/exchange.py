@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # A request without a body says so where one would have been expected (RFC 9110, section 8.6).
 _EXPECT_BODY = frozenset({"POST", "PUT", "PATCH"})
 _MOST_ROUTES = 4096
+_SECURE = frozenset({"https", "wss"})
 _SWITCHING = 101
 _UPLOAD_TICK = 0.1
 _LARGE_BODY = 1024 * 1024
@@ -203,11 +204,11 @@ class ConnectionExchange:
         protocol.expect(parser)
         transport.write(data)
         if transport.get_write_buffer_size():
-            with _uploading(transport, trace, self._loop):
+            with uploading(transport, trace, self._loop):
                 head = await protocol.head()
         else:
             head = await protocol.head()
-        return _ConnectionAnswer(connection, protocol, parser, head)
+        return ConnectionAnswer(connection, protocol, parser, head)
 
     def _serialise(self, hop: Hop, route: _Route, target: str) -> bytes:
         """Write a request (RFC 9112, section 3). Intake has checked all of it; this makes sure of it."""
@@ -235,7 +236,7 @@ class ConnectionExchange:
             proxy=lane.proxy,
             proxy_headers=dict(lane.proxy_headers) or None,
         )
-        default = ":443" if url.scheme == "https" else ":80"
+        default = ":443" if url.scheme in _SECURE else ":80"
         name = origin.partition("://")[2].removesuffix(default).encode("ascii")
         version, host = b" HTTP/1.1\r\n", b"Host: " + name + b"\r\n"
         before = ""
@@ -251,7 +252,7 @@ class ConnectionExchange:
 
 
 @contextmanager
-def _uploading(transport: WriteTransport, trace: HopTrace, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def uploading(transport: WriteTransport, trace: HopTrace, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Count it as progress while the server takes more of a long request: that is no silence."""
     left = transport.get_write_buffer_size()
     timer: asyncio.TimerHandle
@@ -270,7 +271,7 @@ def _uploading(transport: WriteTransport, trace: HopTrace, loop: asyncio.Abstrac
         timer.cancel()
 
 
-class _ConnectionAnswer:
+class ConnectionAnswer:
     """A response that is still arriving on a connection of the pool."""
 
     __slots__ = ("_connection", "_parser", "_protocol", "fields", "headers", "http_version", "remote_ip", "status")
@@ -287,12 +288,15 @@ class _ConnectionAnswer:
 
     @property
     def length_unknown(self) -> bool:
+        """Whether the body ends with its connection."""
         return self._parser.length_unknown
 
     async def read(self) -> bytes:
+        """Return what has arrived of the body."""
         return await self._protocol.body(self._parser)
 
     def close(self) -> None:
+        """Give the connection back if it can be used again, and close it otherwise."""
         if self._protocol.finished(self._parser):
             self._connection.release()
         else:

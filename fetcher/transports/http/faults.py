@@ -37,6 +37,7 @@ KINDS: list[tuple[type[BaseException], ErrorKind]] = [
     (http_exceptions.LineTooLong, ErrorKind.HEADERS_TOO_LARGE),
     (http_exceptions.ContentLengthError, ErrorKind.BODY_INCOMPLETE),
     (http_exceptions.HttpProcessingError, ErrorKind.BAD_HTTP),
+    (aiohttp.WSServerHandshakeError, ErrorKind.BAD_ANSWER),
     (aiohttp.ClientResponseError, ErrorKind.BAD_HTTP),
     (aiohttp.InvalidURL, ErrorKind.INVALID_URL),
     (ssl.SSLError, ErrorKind.TLS_PROTOCOL),
@@ -46,11 +47,11 @@ KINDS: list[tuple[type[BaseException], ErrorKind]] = [
     (ConnectionError, ErrorKind.CONNECTION_RESET),
     (OSError, ErrorKind.CONNECT_FAILED),
     *((error, ErrorKind.BAD_ENCODING) for error in DAMAGED),
-    # Nothing that is done here can raise these: aiohttp's own redirects, uploads, multipart, web sockets.
+    (aiohttp.WebSocketError, ErrorKind.BAD_ANSWER),
+    (aiohttp.WSMessageTypeError, ErrorKind.BAD_ANSWER),
+    # Nothing that is done here can raise these: aiohttp's own redirects, uploads, multipart.
     (aiohttp.ClientError, ErrorKind.INTERNAL),
     (aiohttp.EofStream, ErrorKind.INTERNAL),
-    (aiohttp.WebSocketError, ErrorKind.INTERNAL),
-    (aiohttp.WSMessageTypeError, ErrorKind.INTERNAL),
     (aiohttp.BadContentDispositionHeader, ErrorKind.INTERNAL),
     (aiohttp.BadContentDispositionParam, ErrorKind.INTERNAL),
 ]

@@ -11,17 +11,16 @@ import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import Job, Redirect, Response, Timings
+from fetcher.references import printable, shown
 from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.http.caching.recall import NOT_MODIFIED, UNCOMMON, Known, Recall, check_asked
 from fetcher.transports.http.exchange import USUAL_LANE, Answer, Exchange, Hop
-from fetcher.transports.http.fields import printable
 from fetcher.transports.http.redirects import (
     REDIRECTS,
     RedirectPolicy,
     follow,
     location_of,
     shown_headers,
-    shown_location,
 )
 from fetcher.transports.http.tracing import HopTrace
 from fetcher.transports.http.wire import is_length
@@ -87,16 +86,16 @@ class Fetch:
 
     def _next(self, hop: Hop, answer: Answer, timings: Timings) -> Hop:
         """Return the hop that a redirect asks for, and note the one that is done."""
-        self.response = _head(hop, answer, timings, self.redirects)
+        self.response = head_of(hop, answer, timings, self.redirects)
         location = location_of(answer.headers, answer.status)
-        shown = shown_location(location)
+        named = shown(location)
         policy = self._means.redirects
         if len(self.redirects) >= policy.most:
-            message = f"more than {policy.most} redirects, the last to {shown[:200]}"
+            message = f"more than {policy.most} redirects, the last to {named[:200]}"
             raise FetchError(ErrorKind.TOO_MANY_REDIRECTS, message)
         following = follow(hop, answer.status, location, policy)
         self.response = None
-        self.redirects.append(Redirect(hop.url, answer.status, shown))
+        self.redirects.append(Redirect(hop.url, answer.status, named))
         return following
 
     async def _recalling(self, hop: Hop, trace: HopTrace) -> Answer:
@@ -120,7 +119,7 @@ class Fetch:
         return await exchange.send(hop, trace)
 
     async def _receive(self, hop: Hop, answer: Answer, timings: Timings) -> Response:
-        response = self.response = _head(hop, answer, timings, self.redirects)
+        response = self.response = head_of(hop, answer, timings, self.redirects)
         response.length_unknown = answer.length_unknown
         known, recall = self._known, self._means.recall
         if answer.status in UNCOMMON:
@@ -147,7 +146,8 @@ class Fetch:
                     read += len(chunk)
 
 
-def _head(hop: Hop, answer: Answer, timings: Timings, redirects: list[Redirect]) -> Response:
+def head_of(hop: Hop, answer: Answer, timings: Timings, redirects: list[Redirect]) -> Response:
+    """Return what the head of an answer says, without its body."""
     fields = answer.fields
     length = fields.get("Content-Length")
     lane = hop.lane or USUAL_LANE

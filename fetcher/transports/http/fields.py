@@ -1,8 +1,7 @@
-"""Header fields: which a request has, and which of a response can be shown."""
+"""Header fields that a request has."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from fetcher.errors import ErrorKind, FetchError
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
 
     from fetcher.model import Header
 
-_ESCAPED = re.compile("[\ud800-\udfff]")
-
 
 def merged(headers: Sequence[Header], defaults: Sequence[Header]) -> list[Header]:
     """Return ``headers``, and those of the defaults that they do not name. Raises FetchError for framing."""
@@ -24,10 +21,3 @@ def merged(headers: Sequence[Header], defaults: Sequence[Header]) -> list[Header
         framing = ", ".join(sorted(given & FRAMING))
         raise FetchError(ErrorKind.INVALID_ROW, f"header {framing} belongs to the connection", sent=False)
     return [*headers, *((name, value) for name, value in defaults if name.lower() not in given)]
-
-
-def printable(value: str | None) -> str | None:
-    """Return a header value that can be encoded: bytes that are not UTF-8 become ISO-8859-1."""
-    if value is None or value.isascii():
-        return value
-    return value.encode("utf-8", "surrogateescape").decode("latin-1") if _ESCAPED.search(value) else value

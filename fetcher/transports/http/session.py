@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from fetcher.transports.bodies.stores import BodyStores
 from fetcher.transports.dialing import Dialer
 from fetcher.transports.http.connector import GuardedConnector
 from fetcher.transports.http.exchange import ConnectionExchange, SessionExchange
@@ -23,6 +24,7 @@ from fetcher.transports.http.proxies.proxying import Proxies, ProxyingExchange
 from fetcher.transports.http.resolver import MappingResolver
 from fetcher.transports.http.tls import TlsContexts
 from fetcher.transports.http.tracing import session_tracing
+from fetcher.transports.http.upgrading import UpgradingExchange
 from fetcher.transports.http.wire import Bounds
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class HttpSession:
         self._tls = TlsContexts(config.tls)
         self._plain_tls = TlsContexts(config.tls, ())
         self.proxies: Proxies | None = None
+        self.bodies = BodyStores()
         self._connector: GuardedConnector | None = None
         self._client: aiohttp.ClientSession | None = None
         self._opened = AsyncExitStack()
@@ -102,6 +105,11 @@ class HttpSession:
             exchange = ConnectionExchange(self._client, usual, self._bounds)
         return exchange if self.proxies is None else ProxyingExchange(exchange, self.proxies)
 
+    def upgrading(self) -> Exchange:
+        """Return a way to make hops that ask for another protocol, by the proxies if there are some."""
+        exchange = UpgradingExchange(self.client, [], self._bounds)
+        return exchange if self.proxies is None else ProxyingExchange(exchange, self.proxies)
+
     def dialer(self) -> Dialer:
         """Return what opens connections that are not of the pool, by the same names, guard and certificates."""
         return Dialer(self.connector, self._plain_tls, self.proxies)
@@ -119,6 +127,11 @@ class HttpSession:
         if self._connector is None:
             raise RuntimeError("the session is not open")
         return self._connector
+
+    @property
+    def keep_alive(self) -> float:
+        """For how many seconds an idle connection is kept."""
+        return self._config.keep_alive
 
     def lane(self, verify: bool | None) -> Lane | None:  # noqa: FBT001  a job has it so
         """Return the lane for a job's ``verify``; None is the usual one."""

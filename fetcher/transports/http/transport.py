@@ -25,7 +25,6 @@ from fetcher.guard import GuardSwitch
 from fetcher.settings import BodySettings, ByteSize, Duration, RequestSettings, Settings, switch
 from fetcher.transports.bodies.decoding import ACCEPT_ENCODING
 from fetcher.transports.bodies.reading import BodyReader
-from fetcher.transports.bodies.storing import BodyStore
 from fetcher.transports.http.caching.cache import Cache, CacheSettings
 from fetcher.transports.http.caching.recall import Recall
 from fetcher.transports.http.caching.sharing import Sharing
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 
     from fetcher.interfaces import Standing
     from fetcher.model import Header, Job, Response
+    from fetcher.transports.bodies.storing import BodyStore
 
 
 def _cache(value: object) -> object:
@@ -155,6 +155,7 @@ class HttpTransport:
         self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
         self._means: Means | None = None
         self._robots: RobotsExchange | None = None
+        self._authenticating: AuthenticatingExchange | None = None
         self._opened = AsyncExitStack()
 
     def check(self) -> None:
@@ -175,6 +176,8 @@ class HttpTransport:
             redirect_policy(self._request),
             Recall(self._body, store, cache, self._sharing()) if cache or self._body.range == "resume" else None,
         )
+        if self._authenticating is not None:
+            await self._authenticating.open()
 
     def _sharing(self) -> Sharing:
         """Return what knows which answers the cache may keep and give."""
@@ -184,11 +187,10 @@ class HttpTransport:
 
     async def _open_storage(self) -> tuple[BodyStore | None, Cache | None]:
         """Open what keeps bodies, and what knows those of earlier runs, if they are switched on."""
-        store = cache = None
-        if self._body.store == "file":
-            store = BodyStore(self._body)
-            self._opened.push_async_callback(store.close)
-            await store.open()
+        cache = None
+        store = await self._session.bodies.open(self._body)
+        if store is not None:
+            self._opened.push_async_callback(self._session.bodies.close, store)
         if self._config.cache is not None:
             cache = Cache(Path(self._config.cache.path))
             self._opened.push_async_callback(cache.close)
@@ -210,6 +212,7 @@ class HttpTransport:
             exchange = AuthenticatingExchange(
                 exchange, self._config.auth, tokens=tokens, timeout=self._timeout, lane=self._lane
             )
+            self._authenticating = exchange
             self._opened.push_async_callback(exchange.close)
         return exchange
 

@@ -193,7 +193,7 @@ class ResponseParser:
                 head, rest = _read_unusual_head(bytes(buffer[:end])), buffer[end:]
             if len(head.headers) > self._bounds.fields:
                 raise _too_large(f"more than {self._bounds.fields} header fields")
-            if head.status >= _FIRST_FINAL:
+            if head.status >= _FIRST_FINAL or self._is_last(head):
                 self._beginning = bytearray()
                 self.head = head
                 self._begin_body(head)
@@ -212,6 +212,10 @@ class ResponseParser:
         if (end or len(buffer)) > self._bounds.size + 4:
             raise _too_large(f"a head of more than {self._bounds.size} bytes")
         return end
+
+    def _is_last(self, head: Head) -> bool:  # noqa: ARG002  whoever asks for an upgrade has an answer
+        """Tell whether nothing of http follows a head whose status is an interim one."""
+        return False
 
     def _pass_over(self, head: Head) -> None:
         """Note an interim response (RFC 9110, section 15.2)."""

@@ -17,9 +17,9 @@ from fetcher.engine.retry import (
     RetrySettings,
     decide,
     host_rest,
-    parse_retry_after,
 )
 from fetcher.errors import ErrorKind
+from fetcher.retry_after import parse_retry_after
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 POLICY = RetrySettings()

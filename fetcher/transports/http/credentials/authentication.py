@@ -5,27 +5,30 @@
 Credentials are added to each hop by itself and are gone with it, so that a redirect takes none along: the host that it
 leads to gets what its own entry says, or nothing. A job that brings its own ``Authorization`` is left alone.
 
-A host has many ports, which may be those of other people's servers. An entry that names no port is for the usual one of
-http or https, and for that of the job's own URL; a redirect to any other gets nothing.
+Which hosts an entry is for says `fetcher.transports.http.credentials.hosts`; an API key is no Authorization, and has
+its own ways (`fetcher.transports.http.credentials.api_key`).
 """
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from contextlib import suppress
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
+from pydantic import Field, PlainValidator, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
 from fetcher.errors import FetchError, suggestion
+from fetcher.references import origin_of
 from fetcher.settings import Secret, Settings
+from fetcher.transports.http.credentials.api_key import ApiKey, ApiKeySettings
 from fetcher.transports.http.credentials.digest import DigestScheme
-from fetcher.transports.http.credentials.oauth import OAuthScheme, TokenRequest, basic
-from fetcher.transports.http.origins import host_of, origin_and_target
-from fetcher.transports.http.redirects import RedirectedHop, origin_of
+from fetcher.transports.http.credentials.hosts import AuthSettings, HostPatterns
+from fetcher.transports.http.credentials.oauth import OAuthScheme
+from fetcher.transports.http.credentials.oauth_settings import OAuth2Settings
+from fetcher.transports.http.credentials.tokens import basic
+from fetcher.transports.http.origins import origin_and_target
+from fetcher.transports.http.redirects import RedirectedHop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,16 +41,12 @@ if TYPE_CHECKING:
 _UNAUTHORIZED = 401
 _MOST_DRAINED = 64 * 1024
 _MOST_ORIGINS = 4096
-_USUAL_PORTS = {"http": 80, "https": 443}
-_PORT = re.compile(r"[1-9][0-9]{0,4}")
-_LAST_PORT = 65_535
-_BRACKETED = re.compile(r"\[([^\]]*:[^\]]*)\](?::(.*))?")
 
 
 class Scheme(Protocol):
     """How one entry proves who is asking."""
 
-    async def authorization(self, hop: Hop) -> str | None:
+    async def authorization(self, hop: Hop, trace: HopTrace) -> str | None:
         """Return the value of ``Authorization``; None as long as it takes a challenge to know it. Raises FetchError."""
         ...
 
@@ -66,7 +65,7 @@ class _Constant:
     def __init__(self, value: str) -> None:
         self._value = value
 
-    async def authorization(self, hop: Hop) -> str | None:  # noqa: ARG002
+    async def authorization(self, hop: Hop, trace: HopTrace) -> str | None:  # noqa: ARG002
         return self._value
 
     def refused(self, hop: Hop, sent: str | None, answer: Answer) -> bool:  # noqa: ARG002
@@ -74,43 +73,6 @@ class _Constant:
 
     async def close(self) -> None:
         pass
-
-
-class AuthSettings(Settings):
-    """Credentials, and the hosts that they are for."""
-
-    hosts: list[str] = Field(min_length=1)
-    """Names or patterns (``*.example.org``), with a port (``example.org:8443``, ``*:*``) or without one, which is for
-    the usual port and for the one in a job's own URL, but for no other that a redirect leads to. The first entry that
-    matches is the one; ``*`` is every host there is. IPv6 addresses with a port stand in brackets."""
-    insecure: bool = False
-    """``true`` sends them over http, too, where everybody on the way can read them. Otherwise such a request goes
-    without."""
-
-    @field_validator("hosts")
-    @classmethod
-    def _are_hosts(cls, hosts: list[str]) -> list[str]:
-        for host in hosts:
-            if not _is_host(host):
-                words = f"{host[:60]!r} is no host; write its name, or name:port, without scheme and path"
-                raise PydanticCustomError("host", "{words}", {"words": words})
-        return [host.lower() for host in hosts]
-
-
-def _host_and_port(entry: str) -> tuple[str, str | None]:
-    """Split an entry of ``hosts``. A port of None is none; more than one colon without brackets is IPv6."""
-    if (bracketed := _BRACKETED.fullmatch(entry)) is not None:
-        return bracketed[1], bracketed[2]
-    if entry.count(":") == 1:
-        host, _, port = entry.partition(":")
-        return host, port
-    return entry, None
-
-
-def _is_host(entry: str) -> bool:
-    host, port = _host_and_port(entry)
-    usable = port is None or port == "*" or (_PORT.fullmatch(port) is not None and int(port) <= _LAST_PORT)
-    return bool(host) and "/" not in host and "]:" not in host and usable
 
 
 class BasicSettings(AuthSettings):
@@ -156,39 +118,13 @@ class DigestSettings(AuthSettings):
         return DigestScheme(self.username, self.password.get_secret_value())
 
 
-class OAuth2Settings(AuthSettings):
-    """A token that is got with the credentials of a client (RFC 6749, section 4.4)."""
-
-    type: Literal["oauth2"] = "oauth2"
-    token_url: str = Field(pattern=r"^https?://[^\s/?#@]+[^\s#]*$")
-    client_id: str
-    client_secret: Secret
-    scope: str | None = None
-    parameters: dict[str, str] = Field(default={})
-    """What else the token endpoint wants to be sent, such as ``audience``."""
-    client_auth: Literal["basic", "body"] = "basic"
-    """Where id and secret stand in the request for a token (RFC 6749, section 2.3.1)."""
-
-    @model_validator(mode="after")
-    def _secret_is_not_sent_in_the_clear(self) -> Self:
-        if not self.insecure and not self.token_url.startswith("https://"):
-            raise PydanticCustomError("token_url", "has a token_url without TLS; write https://, or insecure: true")
-        return self
-
-    def scheme(self, exchange: Exchange, timeout: ClientTimeout, lane: Lane | None) -> Scheme:
-        """Return what gets tokens by the given exchange, and makes headers of them."""
-        form = {"grant_type": "client_credentials"} | ({"scope": self.scope} if self.scope else {}) | self.parameters
-        secret = self.client_secret.get_secret_value()
-        in_body = self.client_auth == "body"
-        request = TokenRequest(self.token_url, self.client_id, secret, form, in_body=in_body)
-        return OAuthScheme(request, exchange, timeout, lane)
-
-
-_TYPES: dict[str, type[BasicSettings | BearerSettings | DigestSettings | OAuth2Settings]] = {
+_AnyEntry = BasicSettings | BearerSettings | DigestSettings | OAuth2Settings | ApiKeySettings
+_TYPES: dict[str, type[_AnyEntry]] = {
     "basic": BasicSettings,
     "bearer": BearerSettings,
     "digest": DigestSettings,
     "oauth2": OAuth2Settings,
+    "api_key": ApiKeySettings,
 }
 
 
@@ -209,26 +145,16 @@ def _entry(value: Any) -> Settings:
 # Any, so that an entry is written out as its own class says.
 AuthEntry = Annotated[
     Any,
-    PlainValidator(_entry, json_schema_input_type=BasicSettings | BearerSettings | DigestSettings | OAuth2Settings),
+    PlainValidator(_entry, json_schema_input_type=_AnyEntry),
 ]
 """One entry of ``http.auth``."""
 
 
 class _Entry:
-    def __init__(self, settings: AuthSettings, scheme: Scheme) -> None:
-        self._patterns = [_host_and_port(host) for host in settings.hosts]
+    def __init__(self, settings: AuthSettings, scheme: Scheme | ApiKey) -> None:
+        self.matches = HostPatterns(settings.hosts).match
         self.insecure = settings.insecure
         self.scheme = scheme
-
-    def matches(self, url: str, *, own: bool) -> bool:
-        """Return whether it is for a URL; ``own`` if that is of the origin that the job asks for."""
-        scheme, _, port = origin_of(url)
-        host = host_of(url)
-        usual = own or port == _USUAL_PORTS.get(scheme)
-        return any(
-            fnmatchcase(host, pattern) and (usual if wanted is None else wanted in {"*", str(port)})
-            for pattern, wanted in self._patterns
-        )
 
 
 class AuthenticatingExchange:
@@ -253,19 +179,25 @@ class AuthenticatingExchange:
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Make the hop. Raises FetchError; of kind ``auth_failed`` if there is no token to be had."""
         entry = self._entry(hop)
-        if (
-            entry is None
-            or not (entry.insecure or hop.url.startswith("https://"))
-            or any(name.lower() == "authorization" for name, _ in hop.headers)
-        ):
+        if entry is None or not (entry.insecure or hop.url.startswith("https://")):
             return await self._inner.send(hop, trace)
         scheme = entry.scheme
-        sent = await scheme.authorization(hop)
+        if isinstance(scheme, ApiKey):
+            return await scheme.send(hop, trace, self._inner)
+        if any(name.lower() == "authorization" for name, _ in hop.headers):
+            return await self._inner.send(hop, trace)
+        sent = await scheme.authorization(hop, trace)
         answer = await self._send(hop, trace, sent)
         if answer.status == _UNAUTHORIZED and scheme.refused(hop, sent, answer):
             await _drain(answer)
-            answer = await self._send(hop, trace, await scheme.authorization(hop))
+            answer = await self._send(hop, trace, await scheme.authorization(hop, trace))
         return answer
+
+    async def open(self) -> None:
+        """Get ready. Raises ConfigError or StateError if something can not be kept."""
+        for entry in self._entries:
+            if isinstance(entry.scheme, OAuthScheme):
+                await entry.scheme.open()
 
     async def close(self) -> None:
         """Give up what is under way."""

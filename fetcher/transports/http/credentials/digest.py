@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from fetcher.transports.http.exchange import Answer, Hop
+    from fetcher.transports.http.tracing import HopTrace
 
 _ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
 _SESSION = "-SESS"
@@ -161,7 +162,7 @@ class DigestScheme:
         self._password = password
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
-    async def authorization(self, hop: Hop) -> str | None:
+    async def authorization(self, hop: Hop, trace: HopTrace) -> str | None:  # noqa: ARG002
         """Return the answer to the challenge of the hop's origin; None if there was none yet."""
         origin, target = origin_and_target(hop.url)
         session = self._sessions.get(origin)

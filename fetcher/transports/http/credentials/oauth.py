@@ -1,32 +1,28 @@
-"""Tokens of OAuth 2.0 for a client's own account (RFC 6749, section 4.4): got once for all who wait."""
+"""Tokens of OAuth 2.0: got once for all who wait, by the client's own credentials or by a refresh token (RFC 6749).
+
+A token endpoint that is down for a while puts jobs off and fails none: `FetchError.postpone`. One that refuses, or that
+is down for longer than the ``patience`` of its entry, fails them with kind ``auth_failed``.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from base64 import b64encode
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING
-from urllib.parse import quote_plus, urlencode
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.transports.http.exchange import Hop
-from fetcher.transports.http.origins import host_of
-from fetcher.transports.http.tracing import HopTrace
+from fetcher.transports.http.credentials.tokens import Token, TokenError
+from fetcher.transports.watchdog import Phase
 
 if TYPE_CHECKING:
-    from aiohttp import ClientTimeout
+    from fetcher.transports.http.credentials.keeping import KeptToken
+    from fetcher.transports.http.credentials.tokens import TokenEndpoint
+    from fetcher.transports.http.exchange import Answer, Hop
+    from fetcher.transports.http.tracing import HopTrace
 
-    from fetcher.transports.http.exchange import Answer, Exchange, Lane
-
-_WITHIN = 30.0
-_MOST_RECEIVED = 256 * 1024
-_SUCCESS = 200
-_CLIENT_ERRORS = range(400, 500)
-_TOO_MANY = 429
 # A token is replaced this long before it ends, or earlier in its life if that is short.
 _MARGIN = 60.0
 _MARGIN_SHARE = 0.1
@@ -34,190 +30,218 @@ _MARGIN_SHARE = 0.1
 _YOUNG = 5.0
 # Less would have each request get one of its own.
 _SHORTEST = 1.0
-_PAUSE_IF_DOWN = 1.0
+# An endpoint that is down is asked again after this long, then twice as long, and so on.
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+# What is wrong with refused credentials may be mended at any time.
 _PAUSE_IF_REFUSED = 30.0
-_CODE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,80}")
+# A refresh token that may be on its way is waited for at the end: the one before it may be worth nothing any more.
+_PARTING = 5.0
 
 
-def basic(username: str, password: str) -> str:
-    """Return the ``Authorization`` of RFC 7617."""
-    return "Basic " + b64encode(f"{username}:{password}".encode()).decode("ascii")
+class Grant(Protocol):
+    """What a token is asked for with."""
+
+    async def open(self) -> None:
+        """Get ready. Raises ConfigError or StateError."""
+
+    def form(self) -> dict[str, str]:
+        """Return the fields to ask with."""
+        ...
+
+    async def learn(self, token: Token) -> None:
+        """Take into account what came with a token, before that is used. Raises OSError; may be called again."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+    @property
+    def rotates(self) -> bool:
+        """Tell whether an answer may hold what the next token takes."""
+        ...
 
 
-class TokenRequest(msgspec.Struct, frozen=True):
-    """What is sent to a token endpoint. ``in_body``: id and secret are fields of the form."""
+class ByClient:
+    """The credentials of the client (RFC 6749, section 4.4). A refresh token that comes along is not needed."""
 
-    url: str
-    client_id: str
-    client_secret: str
-    form: dict[str, str]
-    in_body: bool = False
+    rotates = False
 
-    def __repr__(self) -> str:
-        return f"TokenRequest({self.url})"
+    def __init__(self, parameters: dict[str, str]) -> None:
+        self._form = {"grant_type": "client_credentials"} | parameters
 
-    def hop(self, timeout: ClientTimeout, lane: Lane | None) -> Hop:
-        """Return the request."""
-        headers = [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")]
-        form = dict(self.form)
-        if self.in_body:
-            form |= {"client_id": self.client_id, "client_secret": self.client_secret}
-        else:
-            # Encoded as in a form before they are joined (RFC 6749, section 2.3.1).
-            credentials = basic(quote_plus(self.client_id), quote_plus(self.client_secret))
-            headers.append(("Authorization", credentials))
-        return Hop("POST", self.url, headers, urlencode(form).encode(), timeout, lane)
+    async def open(self) -> None:
+        """Nothing to do."""
+
+    def form(self) -> dict[str, str]:
+        """Return the fields to ask with."""
+        return self._form
+
+    async def learn(self, token: Token) -> None:
+        """Nothing to learn."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
-class _Token(msgspec.Struct):
-    """The answer of a token endpoint (RFC 6749, section 5.1). ``expires_in`` is in seconds, None is not said."""
+class ByRefreshToken:
+    """A refresh token (RFC 6749, section 6), which each answer may replace, in ``keep`` too if there is one."""
 
-    access_token: str
-    token_type: str = "bearer"  # noqa: S105  no secret
-    expires_in: float | None = None
+    rotates = True
+
+    def __init__(self, first: str, keep: KeptToken | None, parameters: dict[str, str]) -> None:
+        self._token = first
+        self._keep = keep
+        self._parameters = {"grant_type": "refresh_token"} | parameters
+
+    async def open(self) -> None:
+        """Go on with the token that is kept, if there is one. Raises ConfigError or StateError."""
+        if self._keep is not None:
+            kept = await asyncio.to_thread(self._keep.open)
+            self._token = kept or self._token
+
+    def form(self) -> dict[str, str]:
+        """Return the fields to ask with."""
+        return self._parameters | {"refresh_token": self._token}
+
+    async def learn(self, token: Token) -> None:
+        """Use the refresh token of an answer from now on, and keep it. Raises OSError."""
+        fresh = token.refresh_token
+        if fresh and fresh != self._token:
+            if self._keep is not None:
+                await asyncio.to_thread(self._keep.write, fresh)
+            self._token = fresh
+
+    def close(self) -> None:
+        """Let others use what is kept."""
+        if self._keep is not None:
+            self._keep.close()
 
 
-class _Refusal(msgspec.Struct):
-    """An error of a token endpoint (RFC 6749, section 5.2)."""
+class _Got(msgspec.Struct):
+    """A token, and when it came."""
 
-    error: str = ""
+    token: Token
+    at: float
+
+    @property
+    def lasts(self) -> float:
+        """For how many seconds from then on it is good."""
+        said = self.token.expires_in
+        return float("inf") if said is None else max(_SHORTEST, said)
 
 
 class OAuthScheme:
     """Gets a token when the first request needs one, and another before it ends or when it is refused.
 
-    However many requests wait, the token endpoint is asked once. If it gives none, all of them fail with kind
-    ``auth_failed``, as do those that come within a pause, in which it is left alone.
+    However many requests wait, the token endpoint is asked once. If it gives none it is left alone for a pause, in
+    which nobody has to wait to be told so. ``patience``: for how many seconds jobs are put off rather than failed.
     """
 
-    def __init__(
-        self,
-        request: TokenRequest,
-        exchange: Exchange,
-        timeout: ClientTimeout,
-        lane: Lane | None = None,
-    ) -> None:
-        self._request = request
-        self._exchange = exchange
-        self._timeout = timeout
-        self._lane = lane
-        self._token: str | None = None
-        self._since = 0.0
-        self._until = 0.0
-        self._failure: FetchError | None = None
-        self._paused_until = 0.0
+    def __init__(self, endpoint: TokenEndpoint, grant: Grant, patience: float) -> None:
+        self._endpoint = endpoint
+        self._grant = grant
+        self._patience = patience
+        self._got: _Got | None = None
+        self._value: str | None = None
+        self._renewed_at = 0.0
+        # What came and could not be kept yet.
+        self._unkept: _Got | None = None
         self._getting: asyncio.Task[str] | None = None
+        self._failure: TokenError | None = None
+        self._failures = 0
+        self._down_since = 0.0
+        self._paused_until = 0.0
 
-    async def authorization(self, hop: Hop) -> str | None:  # noqa: ARG002
-        """Return the token as RFC 6750 has it sent, after waiting for it if need be."""
+    async def open(self) -> None:
+        """Get ready. Raises ConfigError or StateError if a refresh token can not be kept."""
+        await self._grant.open()
+
+    async def authorization(self, hop: Hop, trace: HopTrace) -> str | None:  # noqa: ARG002
+        """Return the token as RFC 6750 has it sent, after waiting for it if need be. Raises FetchError."""
         now = monotonic()
-        if self._token is not None and now < self._until:
-            return f"Bearer {self._token}"
+        if self._value is not None and now < self._renewed_at:
+            return self._value
         if self._getting is None:
             if self._failure is not None and now < self._paused_until:
-                raise _copy(self._failure)
-            self._getting = asyncio.create_task(self._get())
-            self._getting.add_done_callback(self._got)
+                return self._in_need(self._failure, now)
+            self._getting = asyncio.create_task(self._get(), name="token")
+            self._getting.add_done_callback(self._ended)
         try:
-            # Whoever gives up must not take the token from the others who wait.
-            return f"Bearer {await asyncio.shield(self._getting)}"
-        except FetchError as error:
-            raise _copy(error) from error
+            # Nobody is charged for the wait, and whoever gives up must not take the token from the others who wait.
+            with trace.hold(Phase.TOKEN):
+                return await asyncio.shield(self._getting)
+        except TokenError as error:
+            return self._in_need(error, monotonic())
 
     def refused(self, hop: Hop, sent: str | None, answer: Answer) -> bool:  # noqa: ARG002
         """Throw a token away that was refused; one that is younger than the request was, or just got, is kept."""
-        if sent != f"Bearer {self._token}":
+        if sent != self._value:
             return True
-        if monotonic() - self._since < _YOUNG:
+        if self._got is not None and monotonic() - self._got.at < _YOUNG:
             return False
-        self._token = None
+        self._got = self._value = None
         return True
 
     async def close(self) -> None:
-        """Stop getting a token."""
+        """Stop getting a token, unless its end is near and what comes with it would be lost."""
         getting = self._getting
         if getting is not None:
+            if self._grant.rotates:
+                await asyncio.wait([getting], timeout=_PARTING)
             getting.cancel()
-            with suppress(asyncio.CancelledError, FetchError):
+            with suppress(asyncio.CancelledError, TokenError):
                 await getting
+        self._grant.close()
 
-    def _got(self, task: asyncio.Task[str]) -> None:
+    def _ended(self, task: asyncio.Task[str]) -> None:
         self._getting = None
         if not task.cancelled():
             task.exception()  # that nobody waits any more is no news
 
     async def _get(self) -> str:
         try:
-            token = await self._ask()
-        except FetchError as error:
-            self._failure = error
-            # No pause is as long as a token lives: what is wrong may be mended at any time.
-            pause = _PAUSE_IF_REFUSED if error.status in _CLIENT_ERRORS else _PAUSE_IF_DOWN
-            error.status = None
-            self._paused_until = monotonic() + pause
+            got = self._unkept = self._unkept or _Got(await self._endpoint.ask(self._grant.form()), monotonic())
+            await self._learn(got.token)
+        except TokenError as error:
+            self._failed(error, monotonic())
             raise
-        self._failure = None
-        self._token = token.access_token
-        self._since = monotonic()
-        lasts = float("inf") if token.expires_in is None else max(_SHORTEST, token.expires_in)
-        self._until = self._since + lasts - min(_MARGIN, lasts * _MARGIN_SHARE)
-        return token.access_token
+        self._unkept = self._failure = None
+        self._failures = 0
+        self._got = got
+        self._renewed_at = got.at + got.lasts - min(_MARGIN, got.lasts * _MARGIN_SHARE)
+        self._value = f"Bearer {got.token.access_token}"
+        return self._value
 
-    async def _ask(self) -> _Token:
-        where = host_of(self._request.url)
+    async def _learn(self, token: Token) -> None:
         try:
-            async with asyncio.timeout(_WITHIN):
-                answer = await self._exchange.send(self._request.hop(self._timeout, self._lane), HopTrace())
-                try:
-                    body = await _received(answer)
-                finally:
-                    answer.close()
-        except TimeoutError:
-            raise _failed(f"the token endpoint {where} took longer than {_WITHIN:g} s") from None
-        except FetchError as error:
-            raise _failed(f"the token endpoint {where} can not be reached: {error.message}") from error
-        if answer.status != _SUCCESS:
-            raise _failed(f"the token endpoint {where} refused: {_why(answer.status, body)}", _lasting(answer.status))
-        return _read(body, where)
+            await self._grant.learn(token)
+        except OSError as error:
+            raise TokenError(f"a new refresh token can not be kept: {error.strerror}", passing=True) from error
 
+    def _failed(self, error: TokenError, now: float) -> None:
+        """Decide for how long nobody asks again."""
+        self._failure = error
+        if not error.passing:
+            self._failures = 0
+            self._paused_until = now + _PAUSE_IF_REFUSED
+            return
+        if not self._failures:
+            self._down_since = now
+        # 2**n with a large n would overflow a float long before it matters.
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 30))
+        self._failures += 1
+        pause = max(pause, error.retry_after or 0.0)
+        left = self._down_since + self._patience - now
+        # The last time to ask is when the patience ends.
+        self._paused_until = now + (min(pause, left) if left > 0 else min(pause, _LONGEST_PAUSE))
 
-async def _received(answer: Answer) -> bytes:
-    body = b""
-    while len(body) <= _MOST_RECEIVED and (chunk := await answer.read()):
-        body += chunk
-    return body
-
-
-def _read(body: bytes, where: str) -> _Token:
-    """Read a token. Nothing of what came instead is shown: it may hold one."""
-    try:
-        token = msgspec.json.decode(body, type=_Token, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise _failed(f"the token endpoint {where} answered without an access_token") from None
-    text = token.access_token
-    if not text or not (text.isascii() and text.isprintable()) or " " in text:
-        raise _failed(f"the token endpoint {where} gave a token that can not be sent")
-    if token.token_type.lower() != "bearer":
-        raise _failed(f"the token endpoint {where} gave a token of another type than bearer")
-    return token
-
-
-def _why(status: int, body: bytes) -> str:
-    try:
-        code = msgspec.json.decode(body, type=_Refusal).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        code = ""
-    return f"{status} {code}" if _CODE.fullmatch(code) else str(status)
-
-
-def _lasting(status: int) -> int | None:
-    return None if status == _TOO_MANY else status
-
-
-def _failed(message: str, status: int | None = None) -> FetchError:
-    return FetchError(ErrorKind.AUTH_FAILED, message, sent=False, status=status)
-
-
-def _copy(error: FetchError) -> FetchError:
-    """Return the same for another job, whose fetch will write into it."""
-    return FetchError(error.kind, error.message, sent=False)
+    def _in_need(self, error: TokenError, now: float) -> str:
+        """Return the token that is there, if it is still good for a moment. Raises FetchError."""
+        if self._value is not None and self._got is not None and now < self._got.at + self._got.lasts:
+            return self._value
+        message, postpone = error.message, None
+        if error.passing and now < self._down_since + self._patience:
+            postpone = max(0.0, self._paused_until - now)
+        elif error.passing:
+            message = f"{message}, for longer than the patience of {self._patience:g} s"
+        raise FetchError(ErrorKind.AUTH_FAILED, message, sent=False, postpone=postpone)

@@ -2,8 +2,9 @@
 
     target -> guard -> connection to the proxy -> CONNECT or SOCKS -> TLS with the target
 
-A request for http goes to a proxy of HTTP as it is, and takes no more than the connection. While it is the proxy's
-turn, the trace of the hop says so: what fails then is the proxy's fault, whatever it looks like.
+A request for http goes to a proxy of HTTP as it is, and takes no more than the connection; one for ws takes a tunnel.
+While it is the proxy's turn, the trace of the hop says so: what fails then is the proxy's fault, whatever it looks
+like.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # socks5h leaves the names of targets to the proxy.
 _RESOLVED_HERE = "socks5"
+# A web socket is no request that a proxy could pass on (RFC 6455, section 4.1).
+_TUNNELLED = "ws"
 _SOCKS = frozenset({_RESOLVED_HERE, "socks5h"})
 
 
@@ -63,7 +66,8 @@ class ProxiedConnector(CheckedConnector):
         transport, protocol = await self._create_direct_connection(
             to_proxy, traces, timeout, client_error=ClientProxyConnectionError
         )
-        if req.is_ssl():
+        tunnelled = req.is_ssl() or req.url.scheme == _TUNNELLED
+        if tunnelled:
             try:
                 await ask_for_tunnel(transport, self._loop, proxy, _authority(req.url), req.proxy_headers or {})
             except BaseException:
@@ -71,6 +75,8 @@ class ProxiedConnector(CheckedConnector):
                 raise
         _note_proxy(None)
         if not req.is_ssl():
+            if tunnelled:
+                transport.set_protocol(protocol)
             return transport, protocol
         return await self._start_tls_connection(transport, req=req, timeout=timeout)
 

@@ -6,13 +6,13 @@ import aiohttp
 import pytest
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.references import origin_of
 from fetcher.settings import RequestSettings
 from fetcher.transports.http.exchange import Hop
 from fetcher.transports.http.redirects import (
     RedirectPolicy,
     follow,
     location_of,
-    origin_of,
     redirect_policy,
     shown_headers,
 )

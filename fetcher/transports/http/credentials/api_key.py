@@ -1,0 +1,186 @@
+"""API keys: put into each hop below everything that makes records, and masked in what a server says of them.
+
+A key is no part of a job. It goes with the hop that needs it and is gone with it, so that URLs in records, redirects
+and messages never have it. A server may give it away again, most of all in a Location that repeats the whole query: it
+is masked wherever that is shown. Following such a redirect to a host of the entry puts the right one in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+from urllib.parse import quote, unquote_plus
+
+from multidict import CIMultiDict
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from fetcher.errors import FetchError
+from fetcher.settings import Secret  # noqa: TC001  pydantic reads it
+from fetcher.transports.http.credentials.hosts import AuthSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp import ClientTimeout
+
+    from fetcher.model import Header
+    from fetcher.transports.http.exchange import Answer, Exchange, Hop, Lane
+    from fetcher.transports.http.tracing import HopTrace
+
+MASK = "***"
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# A shorter key may be a part of any word, so it is masked only where it stands alone.
+_LEAST_ANYWHERE = 8
+
+
+def _is_sendable(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not text or not text.isprintable() or text != text.strip():
+        raise PydanticCustomError("key", "is empty, or has a control character or a space around it")
+    return key
+
+
+class ApiKeySettings(AuthSettings):
+    """A key in every request, as a header or as a parameter of the query."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    type: Literal["api_key"] = "api_key"
+    name: str = Field(min_length=1, pattern=r"^[^\x00-\x20\x7f]+$")
+    """What the header or the parameter is called. A parameter of that name in a URL is replaced; a header of that name
+    that a job brings itself is left as it is."""
+    place: Literal["header", "query"] = Field(default="header", alias="in")
+    """Where it stands: in a ``header``, or in the ``query`` of the URL."""
+    key: Annotated[Secret, AfterValidator(_is_sendable)]
+    """The key. Records, logs and messages have ``***`` in its place; only what a server writes into a body is its own
+    business."""
+
+    @model_validator(mode="after")
+    def _fits_into_a_header(self) -> Self:
+        if self.place == "query":
+            return self
+        if not _FIELD_NAME.fullmatch(self.name):
+            raise PydanticCustomError("key", "should have the name of a header such as x-api-key")
+        if not self.key.get_secret_value().isascii():
+            raise PydanticCustomError("key", "has another alphabet in its key, which no header takes")
+        return self
+
+    def scheme(self, exchange: Exchange, timeout: ClientTimeout, lane: Lane | None) -> ApiKey:  # noqa: ARG002
+        """Return what puts the key into hops."""
+        return ApiKey(self.name, self.key.get_secret_value(), in_query=self.place == "query")
+
+
+class ApiKey:
+    """Puts a key into hops and takes it out of what comes back."""
+
+    def __init__(self, name: str, key: str, *, in_query: bool) -> None:
+        self._name = name
+        self._key = key
+        self._in_query = in_query
+        self._shown = _pattern(key)
+
+    async def send(self, hop: Hop, trace: HopTrace, exchange: Exchange) -> Answer:
+        """Make a hop with the key. Raises FetchError, which does not have it."""
+        # The hop stays the same, as layers below note in it which way it went; the key is gone with the request.
+        kept = hop.url, hop.headers
+        if self._in_query:
+            hop.url = with_parameter(hop.url, self._name, self._key)
+        elif not any(name.lower() == self._name.lower() for name, _ in hop.headers):
+            hop.headers = [*hop.headers, (self._name, self._key)]
+        try:
+            answer = await exchange.send(hop, trace)
+        except FetchError as error:
+            self._clean(error)
+            raise
+        finally:
+            hop.url, hop.headers = kept
+        return _MaskedAnswer(answer, self)
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing under way."""
+
+    def mask(self, text: str) -> str:
+        """Return a text without the key, in whatever way it is encoded."""
+        return self._shown.sub(MASK, text)
+
+    def headers(self, headers: list[Header]) -> list[Header]:
+        """Return response headers without the key; the same list if none has it."""
+        if not any(map(self._shown.search, (value for _, value in headers))):
+            return headers
+        return [(name, self.mask(value)) for name, value in headers]
+
+    def fields(self, fields: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the same of what finds them by their names."""
+        if not any(map(self._shown.search, fields.values())):
+            return fields
+        return CIMultiDict((name, self.mask(value)) for name, value in fields.items())
+
+    def _clean(self, error: FetchError) -> None:
+        error.message = self.mask(error.message)
+        error.args = (error.message,)
+
+
+class _MaskedAnswer:
+    """An answer in whose head the key does not show."""
+
+    __slots__ = ("_answer", "_key", "close", "fields", "headers", "http_version", "remote_ip", "status")
+
+    def __init__(self, answer: Answer, key: ApiKey) -> None:
+        self._answer = answer
+        self._key = key
+        self.status = answer.status
+        self.headers = key.headers(answer.headers)
+        self.fields = key.fields(answer.fields)
+        self.http_version = answer.http_version
+        self.remote_ip = answer.remote_ip
+        self.close = answer.close
+
+    @property
+    def length_unknown(self) -> bool:
+        return self._answer.length_unknown
+
+    async def read(self) -> bytes:
+        try:
+            return await self._answer.read()
+        except FetchError as error:
+            self._key._clean(error)  # noqa: SLF001  of this module
+            raise
+
+
+def with_parameter(url: str, name: str, value: str) -> str:
+    """Return a URL with one parameter of that name: in the place of the first that it has, or as the last one.
+
+    What else is in the query stays byte for byte as it is.
+    """
+    url, _, fragment = url.partition("#")
+    address, _, query = url.partition("?")
+    wanted = f"{quote(name, safe='')}={quote(value, safe='')}"
+    parts = query.split("&") if query else []
+    found = [index for index, part in enumerate(parts) if unquote_plus(part.partition("=")[0]) == name]
+    if found:
+        parts[found[0]] = wanted
+        parts = [part for index, part in enumerate(parts) if index not in found[1:]]
+    else:
+        parts.append(wanted)
+    if address.count("/") == 2:  # noqa: PLR2004  those of ://, so that it has no path
+        address += "/"
+    return f"{address}?{'&'.join(parts)}" + (f"#{fragment}" if fragment else "")
+
+
+def _pattern(key: str) -> re.Pattern[str]:
+    """Return what finds a key: each of its bytes as it is or percent-encoded, however often that was done."""
+    literal = "".join(_any_form(character) for character in key)
+    if len(key) < _LEAST_ANYWHERE:
+        literal = rf"(?:(?<![0-9A-Za-z])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])){literal}(?![0-9A-Za-z])"
+    return re.compile(literal)
+
+
+def _any_form(character: str) -> str:
+    data = character.encode("utf-8", "surrogatepass")
+    encoded = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in data)
+    # A header that is not ASCII is shown byte by byte.
+    forms = {re.escape(character), re.escape(data.decode("latin-1")), encoded} | (
+        {r"\+"} if character == " " else set()
+    )
+    return f"(?:{'|'.join(sorted(forms))})"

@@ -1,0 +1,1 @@
+"""What tcp, tls and udp are made of."""
