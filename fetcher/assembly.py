@@ -20,6 +20,7 @@ from fetcher.errors import EXIT_RESUMABLE, ConfigError, ErrorKind, SinkError, St
 from fetcher.fields import without
 from fetcher.guard import guarded
 from fetcher.interfaces import Checkable
+from fetcher.pagination import Paginator
 from fetcher.pipeline.ending import conclude, ending_of, wants_ending
 from fetcher.pipeline.outlet import Batching, Outlet, Plan, dead_key, stale_key
 from fetcher.registry import config_class
@@ -131,6 +132,7 @@ class Batch:
             for index, stage in enumerate(config.stages, 1)
         }
         self._expect = None if config.expect is None else config.expect.build()
+        self._paginator = None if config.pagination is None else Paginator(config.pagination, config.request)
         self._shared = shared
         http: Any = config.http
         self._session: HttpSession = http.session() if shared is None else shared.session
@@ -158,6 +160,8 @@ class Batch:
             hosts=None if shared is None else shared.hosts,
             observe=None if shared is None else shared.observe,
             expect=self._expect,
+            paginator=self._paginator,
+            budgets=[entry.rule() for entry in getattr(config.http, "auth", [])],
         )
 
     def check(self) -> None:
@@ -177,6 +181,8 @@ class Batch:
     def _check_records(self) -> None:
         if self._expect is not None:
             self._expect.check()
+        if self._paginator is not None:
+            self._paginator.check()
         for stage in self._stages.values():
             stage.check()
 

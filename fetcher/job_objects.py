@@ -56,6 +56,7 @@ _KNOWN = {
 }
 """What of its request a job may say, by the scheme of its URL."""
 _STREAMS = frozenset({"tcp", "tls"})
+_WEB_SOCKETS = frozenset({"ws", "wss"})
 
 
 def job_from_mapping(job_id: str, row: Mapping[str, Any]) -> Job:
@@ -93,6 +94,9 @@ def _fill(job: Job, row: Mapping[str, Any]) -> None:
         _check_scheme(scheme, row)
         _fill_request(job, scheme, row)
         _fill_body(job, scheme, row)
+        if job.body is not None and scheme in _WEB_SOCKETS:
+            # Nobody knows whether a message may be sent twice.
+            job.method = "SEND"
     _fill_terms(job, row)
 
 

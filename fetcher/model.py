@@ -20,6 +20,11 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "RET
 FTP. Nobody knows that of what is sent to a socket (SEND)."""
 
 
+def method_with_body(default: str) -> str:
+    """Return the method of jobs that have a body and name no method, where ``default`` is that of those without."""
+    return "POST" if default == "GET" else default
+
+
 class Outcome(StrEnum):
     """How a job ended. There is no fourth way."""
 

@@ -46,7 +46,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "transports": {
         "http": "fetcher.transports.http.transport:HttpConfig",
-        "ftp": "fetcher.transports.ftp:FtpConfig",
+        "ftp": "fetcher.transports.ftp.transport:FtpConfig",
         "tcp": "fetcher.transports.tcp:TcpConfig",
         "udp": "fetcher.transports.udp:UdpConfig",
         "websocket": "fetcher.transports.websocket:WebSocketConfig",
@@ -63,6 +63,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "csv": "fetcher.formats.csv:CsvConfig",
         "parquet": "fetcher.formats.parquet:ParquetConfig",
         "warc": "fetcher.formats.warc:WarcConfig",
+        "body": "fetcher.formats.body:BodyFormatConfig",
     },
     "sinks": {
         "file": "fetcher.sinks.file:FileSinkConfig",

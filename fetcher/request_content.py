@@ -140,7 +140,7 @@ def _delimiter(name: str, value: object) -> bytes:
 
 
 def _bytes_of(name: str, given: Mapping[str, Any], ways: Mapping[str, Callable[[str], bytes]]) -> bytes:
-    way = next(iter(given), None)
+    way = next(iter(given), "")
     if len(given) != 1 or way not in ways:
         raise _wrong(f"{name} is neither text nor {' or '.join(f'{{{way}: ...}}' for way in ways)}")
     try:

@@ -22,9 +22,13 @@ def parse_retry_after(value: str | None, now: datetime, date: str | None = None)
     when = _parse_date(value)
     if when is None:
         return None
+    return max(0.0, (when - server_clock(now, date)).total_seconds())
+
+
+def server_clock(now: datetime, date: str | None) -> datetime:
+    """Return what time it is for a server whose answer has this ``date``; ``now`` if that is no clock."""
     theirs = _parse_date(date or "")
-    sane = theirs is not None and abs((theirs - now).total_seconds()) <= _MOST_SKEW
-    return max(0.0, (when - (theirs if theirs is not None and sane else now)).total_seconds())
+    return theirs if theirs is not None and abs((theirs - now).total_seconds()) <= _MOST_SKEW else now
 
 
 def _parse_date(value: str) -> datetime | None:

@@ -55,7 +55,7 @@ class Template:
             if match[0] in {"{{", "}}"}:
                 literals[-1] += match[0][0]
             else:
-                self.names.append(_name(match, text))
+                self.names.append(_name(match))
                 literals.append("")
         literals[-1] += text[end:]
         self.literals = literals
@@ -85,17 +85,19 @@ class UrlTemplate:
         self.text, self.names = template.text, template.names
         marked = _MARK.join(template.literals)
         if template.sole is not None:
-            raise ValueError(f"{text!r} is a URL that is whole in a column; leave it out, and set column to its name")
+            raise ValueError(f"{text} is a URL that is whole in a column; leave it out, and set column to its name")
         if (parts := _URL.fullmatch(marked)) is None:
-            raise ValueError(f"{text[:_SHOWN]!r} has no scheme; write https:// before it, outside of all places")
+            raise ValueError("has no scheme; write https:// before it, and :// outside of all places")
         if _HALF_ESCAPE.search(marked):
-            raise ValueError(f"{text[:_SHOWN]!r} has a % just before a place; write %25 for one that is meant as such")
-        user, at, host = parts[2].rpartition("@")
+            raise ValueError("has a % just before a place; write %25 for one that is meant as such")
+        user, at, place = parts[2].rpartition("@")
+        host, colon, port = place.rpartition(":") if ":" in place else (place, "", "")
         names = iter(self.names)
         self._parts = [
-            _Part(f"{parts[1]}://", names, _scheme),
+            _Part(f"{parts[1]}://", names, _scheme, sample="http"),
             _Part(f"{user}{at}", names, _escaped),
-            _Part(host, names, _host),
+            _Part(f"{host}{colon}", names, _host),
+            _Part(port, names, _host, sample="1"),
             *(_Part(segment, names, _escaped, is_segment=True) for segment in _segments(parts[3])),
             _Part(parts[4], names, _escaped),
         ]
@@ -105,16 +107,26 @@ class UrlTemplate:
         """Return the URL for a row, without a fragment. Raises RowError."""
         return "".join([part.filled(row) for part in self._parts])
 
+    def sample(self) -> str:
+        """Return a URL as some row could make it."""
+        return "".join([part.sample() for part in self._parts])
+
 
 class _Part:
     """What of a URL is written in the same way: the scheme, a user, the host, a segment of the path, the query."""
 
-    def __init__(self, marked: str, names: Iterator[str], write: Write, *, is_segment: bool = False) -> None:
+    def __init__(
+        self, marked: str, names: Iterator[str], write: Write, *, is_segment: bool = False, sample: str = "a"
+    ) -> None:
         first, *self._literals = marked.split(_MARK)
         self._first = first
         self._names = [next(names) for _ in self._literals]
         self._write = write
         self._is_segment = is_segment
+        self._sample = sample
+
+    def sample(self) -> str:
+        return self._sample.join([self._first, *self._literals])
 
     def filled(self, row: Row) -> str:
         if not self._names:
@@ -129,16 +141,20 @@ class _Part:
 
 
 class DataTemplate:
-    """A value of JSON in whose texts there are places; names of fields are taken as they are."""
+    """A value of JSON in whose texts there are places; names of fields are taken as they are.
 
-    def __init__(self, value: Any) -> None:
+    A text that is one place keeps the type that the row has, unless ``as_text``.
+    """
+
+    def __init__(self, value: Any, *, as_text: bool = False) -> None:
         """Read a template. Raises ValueError that says where something is wrong with it."""
         self.names: list[str] = []
+        self._as_text = as_text
         self._value = self._read(value, "", 0)
 
     def filled(self, row: Row) -> Any:
-        """Return the value for a row. Raises RowError."""
-        return _filled(self._value, row) if self.names else _filled(self._value, {})
+        """Return the value for a row, which is a new one each time. Raises RowError."""
+        return self._filled(self._value, row)
 
     def _read(self, value: Any, where: str, depth: int) -> Any:
         if depth > MAX_DEPTH:
@@ -155,6 +171,15 @@ class DataTemplate:
             raise ValueError(f"{where.removesuffix('.')}: {error}" if where else str(error)) from None
         self.names += template.names
         return template if template.names else template.literals[0]
+
+    def _filled(self, value: Any, row: Row) -> Any:
+        if isinstance(value, Template):
+            if self._as_text or value.sole is None:
+                return value.filled(row)
+            return native(value.sole, valued(row, value.sole))
+        if isinstance(value, dict):
+            return {name: self._filled(item, row) for name, item in value.items()}
+        return [self._filled(item, row) for item in value] if isinstance(value, list) else value
 
 
 def valued(row: Row, name: str) -> Any:
@@ -198,9 +223,9 @@ def one_line(name: str, value: str) -> str:
     return value
 
 
-def _name(match: re.Match[str], text: str) -> str:
+def _name(match: re.Match[str]) -> str:
     """Return the name of a column. Raises ValueError for a brace that is no place."""
-    where = f"at character {match.start() + 1} of {text[:_SHOWN]!r}"
+    where = f"at character {match.start() + 1}"  # not the text itself, which may hold a password
     inner = match[1]
     if inner is None:
         raise ValueError(f"the '{match[0]}' {where} has no partner; a brace that is meant as such is written twice")
@@ -230,14 +255,6 @@ def _host(name: str, value: str) -> str:
     if not _HOST.fullmatch(value):
         raise _wrong(f"{name!r} has what no host or port has: {value[:_SHOWN]!r}")
     return value
-
-
-def _filled(value: Any, row: Row) -> Any:
-    if isinstance(value, Template):
-        return value.filled(row) if value.sole is None else native(value.sole, valued(row, value.sole))
-    if isinstance(value, dict):
-        return {name: _filled(item, row) for name, item in value.items()}
-    return [_filled(item, row) for item in value] if isinstance(value, list) else value
 
 
 def _wrong(message: str) -> RowError:

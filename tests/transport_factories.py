@@ -10,7 +10,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from transport_partners.streams import HttpPartner
+from transport_partners.ftp import FtpPartner
+from transport_partners.streams import HttpPartner, StreamPartner
 
 from fetcher.errors import FetchError
 from fetcher.interfaces import Transport
@@ -100,6 +101,10 @@ class Way(NamedTuple):
 WAYS: dict[str, Way] = {
     "http-connection": Way("http", HttpPartner(), "connection"),
     "http-session": Way("http", HttpPartner(), "session"),
+    "tcp": Way("tcp", StreamPartner("tcp")),
+    "tls": Way("tcp", StreamPartner("tls")),
+    "ftp": Way("ftp", FtpPartner("ftp")),
+    "ftps": Way("ftp", FtpPartner("ftps")),
 }
 """What the contract suite is run over."""
 

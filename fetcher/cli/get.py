@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fetcher.assembly import Batch
+from fetcher.assembly import Batch, Shared
 from fetcher.cli.exits import EXIT_FAILURES, EXIT_INTERRUPTED, EXIT_USAGE
+from fetcher.cli.requests import Asked, OptionError
 from fetcher.cli.run import GuardFlag, Override, guarded, raise_file_limit, run_loop
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load
 from fetcher.job_objects import job_from_mapping
+from fetcher.model import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fetcher.config import Config
+    from fetcher.model import Result
+
+_NOTHING_ASKED = Asked()
 
 
 def get(
     *urls: str,
-    method: Annotated[str | None, Parameter(name=["-X", "--method"])] = None,
-    header: Annotated[list[str] | None, Parameter(name=["-H", "--header"], negative="")] = None,
-    data: Annotated[str | None, Parameter(name=["-d", "--data"])] = None,
+    asked: Asked = _NOTHING_ASKED,
     body: bool = True,
+    raw: Annotated[bool, Parameter(negative="")] = False,
     guard: GuardFlag = False,
     override: Override = None,
 ) -> int:
@@ -33,48 +42,38 @@ def get(
     Parameters
     ----------
     urls
-        What to fetch.
-    method
-        The request method; GET, or POST with --data.
-    header
-        A request header, "name: value". May be given several times.
-    data
-        A request body.
+        What to fetch: http, https, ftp, ftps, tcp, tls, udp, ws or wss.
     body
         Put response bodies into the records.
+    raw
+        Write the body of one URL as it came, and no record. What went wrong goes to standard error.
     guard
         Reach public addresses only.
     override
         Set a value of the config: key.path=value. May be given several times.
     """
-    jobs = [_job(url, method, header or [], data) for url in urls]
-    problems = [problem for job in jobs if (problem := _problem(job))]
-    if not jobs:
-        problems = ["no URL given; see fetcher get --help"]
+    try:
+        jobs = [asked.job(url) for url in urls]
+        problems = [problem for job in jobs if (problem := _problem(job))]
+    except OptionError as error:
+        problems = [plain(str(error))]
+    problems = problems or _shape(urls, raw=raw, body=body)
     if problems:
         sys.stderr.write("".join(f"fetcher get: {problem}\n" for problem in problems))
         return EXIT_USAGE
-    sources = json.dumps([{"type": "inline", "jobs": jobs}])
-    settings = [
-        "name=get",
-        f"sources={sources}",
-        "queue=memory",
-        'sinks=["-"]',
-        f"body={'inline' if body else 'none'}",
-    ]
     raise_file_limit()
-    config = load(None, [*settings, *(override or [])])
-    return run_loop(_get(Batch(guarded(config) if guard else config)))
+    config = load(None, [*_settings(jobs, raw=raw, body=body), *(override or [])])
+    config = guarded(config) if guard else config
+    return run_loop(_get(config, raw=raw))
 
 
-def _job(url: str, method: str | None, headers: list[str], data: str | None) -> dict[str, Any]:
-    split = [header.partition(":") for header in headers]
-    given = {
-        "method": method or ("POST" if data is not None else None),
-        "headers": {name.strip(): value.strip() for name, _, value in split} or None,
-        "body": data,
-    }
-    return {"url": url} | {key: value for key, value in given.items() if value is not None}
+def _shape(urls: Sequence[str], *, raw: bool, body: bool) -> list[str]:
+    """Say what can not be meant."""
+    if not urls:
+        return ["no URL given; see fetcher get --help"]
+    if raw and len(urls) > 1:
+        return ["--raw writes the body of one URL; leave it out to get a record of each"]
+    return ["--raw and --no-body: there would be nothing to write"] if raw and not body else []
 
 
 def _problem(job: dict[str, Any]) -> str | None:
@@ -82,9 +81,24 @@ def _problem(job: dict[str, Any]) -> str | None:
     return f"{plain(job['url'])}: {rejected.message}" if rejected is not None else None
 
 
-async def _get(batch: Batch) -> int:
-    await batch.open()
+def _settings(jobs: list[dict[str, Any]], *, raw: bool, body: bool) -> list[str]:
+    return [
+        "name=get",
+        f"sources={json.dumps([{'type': 'inline', 'jobs': jobs}])}",
+        "queue=memory",
+        f"sinks={json.dumps([{'type': 'stdout', 'format': 'body' if raw else 'jsonl'}])}",
+        f"body={'inline' if body else 'none'}",
+        # Whoever types the name of a file that is to be sent may read it.
+        "request.upload_dir=/",
+    ]
+
+
+async def _get(config: Config, *, raw: bool) -> int:
+    shared = Shared(config.limits, config.http, _tell_failures if raw else None)
+    batch = Batch(config, shared=shared)
     try:
+        await shared.open()
+        await batch.open()
         with first_signal(batch.drain):
             finished = await batch.run()
         if not finished:
@@ -93,3 +107,11 @@ async def _get(batch: Batch) -> int:
         return EXIT_FAILURES if exceeds else 0
     finally:
         await batch.close()
+        await shared.close()
+
+
+def _tell_failures(results: Sequence[Result]) -> None:
+    for result in results:
+        if result.outcome is not Outcome.OK:
+            why = f"{result.error_kind}: {result.error_message}"
+            sys.stderr.write(f"fetcher get: {plain(result.url)}: {plain(why, 400)}\n")

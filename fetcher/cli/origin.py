@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from fetcher.origin import Origin, OriginConfig, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fetcher.origin.sockets import Place
 
 
 def origin(
@@ -15,6 +23,7 @@ def origin(
     certfile: str | None = None,
     keyfile: str | None = None,
     limited_rate: float = 10.0,
+    sockets: Annotated[bool, Parameter(negative="")] = False,
     routes: bool = False,
 ) -> int:
     """Serve a test origin until interrupted.
@@ -33,6 +42,8 @@ def origin(
         Its key (PEM).
     limited_rate
         Requests per second and host that /limited answers.
+    sockets
+        Serve TCP, UDP and web sockets, too, on the six ports after --port; the URLs are printed.
     routes
         List the paths that are served, and exit.
     """
@@ -46,9 +57,16 @@ def origin(
         certfile=certfile,
         keyfile=keyfile,
         limited_rate=limited_rate,
+        sockets=sockets,
     )
-    run(config, _ready)
+    run(config, _ready, _also)
     return 0
+
+
+def _also(places: Sequence[Place]) -> None:
+    for place in places:
+        sys.stdout.write(f"  {place.name:<10} {place.url:<28} {place.what}\n")
+    sys.stdout.flush()
 
 
 def _ready(url: str) -> None:

@@ -60,6 +60,8 @@ def _rows(batch: Batch, engine: Engine, tally: Tally) -> list[tuple[str, str]]:
     if engine.postponed.count:
         rows.append(("postponed", f"{engine.postponed.count:,} times, as none of their attempts"))
     rows.append(("bytes", f"{size(tally.wire_bytes)} received  {size(tally.body_bytes)} of bodies"))
+    if tally.cut:
+        rows.append(("listings", f"{tally.cut:,} have more than pagination.max_pages ({tally.max_pages:,}): cut there"))
     if tally.filtered:
         rows.append(("filtered", f"{tally.filtered:,} records that a stage has dropped; their jobs count"))
     for title, count in tally.dead_letters.items():

@@ -46,6 +46,7 @@ def contradictions(config: Config) -> list[Contradiction]:
         *_body(config),
         *_retry(config),
         *_expect(config),
+        *_pagination(config),
     ]
 
 
@@ -250,3 +251,14 @@ def _expect(config: Config) -> Iterator[Contradiction]:
             yield ("expect", name), "looks at bodies, and request.method is HEAD, which asks for none", None
     if not expect.retry and ErrorKind.UNEXPECTED in config.retry.errors:
         yield ("expect", "retry"), "is false, but retry.errors has unexpected; leave out one of them", None
+
+
+def _pagination(config: Config) -> Iterator[Contradiction]:
+    name = None if config.pagination is None else config.pagination.of_body
+    if name is None:
+        return
+    if config.body.store != "inline":
+        message = f"looks at bodies, and with body.store: {config.body.store} they are not in the records"
+        yield ("pagination", name), f"{message}; write body: inline", None
+    if config.request.method.upper() == "HEAD":
+        yield ("pagination", name), "looks at bodies, and request.method is HEAD, which asks for none", None

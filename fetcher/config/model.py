@@ -240,7 +240,10 @@ def fingerprint(config: Config) -> str:
     Only what was written counts, so that a batch outlives the version that knew fewer settings.
     """
     sources = [_written(source) | _identity(source) for source in config.sources]
-    canonical = json.dumps({"dedupe": config.dedupe, "sources": sources}, sort_keys=True, separators=(",", ":"))
+    identity: dict[str, Any] = {"dedupe": config.dedupe, "sources": sources}
+    if config.pagination is not None:
+        identity["pagination"] = config.pagination.model_dump(mode="json", exclude_unset=True)
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from fetcher.config.problems import KeyPath, Problem
 
 PREFIX = "FETCHER_"
-CLIENT = frozenset({"FETCHER_TO", "FETCHER_TOKEN"})
-"""Variables that are not part of any config: they tell ``fetcher submit`` and the like where the service is."""
+CLIENT = frozenset({"FETCHER_TO", "FETCHER_TOKEN", "FETCHER_PASSWORD"})
+"""Variables that are not part of any config: they tell ``fetcher submit`` and the like where the service is, and
+``fetcher get`` the password of its ``--user``."""
 _KEY = re.compile(r'"([^"]*)"|\'([^\']*)\'|([^."\'=]+)')
 _LAST = 2**31  # what comes from no line is told last
 

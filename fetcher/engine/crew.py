@@ -7,7 +7,7 @@ start. Idle workers cost nothing. When a host may be asked by the passing of tim
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,13 +16,25 @@ if TYPE_CHECKING:
     from fetcher.engine.scheduler import Scheduler
     from fetcher.engine.slots import Share
     from fetcher.interfaces import Lease
-    from fetcher.pipeline.delivery import Delivery
+
+
+class Outbox(Protocol):
+    """What takes results. While it is ``full``, workers wait in ``room``."""
+
+    @property
+    def full(self) -> bool:
+        """Tell whether there is no room."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until there is some."""
+        ...
 
 
 class Crew:
     """Has ``attempt`` called with every job that the scheduler hands out.
 
-    Never more at a time than ``slots`` and ``pulse.allowed`` say, and none while ``delivery`` is full.
+    Never more at a time than ``slots`` and ``pulse.allowed`` say, and none while ``outbox`` is full.
     """
 
     def __init__(
@@ -30,13 +42,13 @@ class Crew:
         scheduler: Scheduler,
         slots: Share,
         pulse: Pulse,
-        delivery: Delivery,
+        outbox: Outbox,
         attempt: Callable[[Lease], Awaitable[None]],
     ) -> None:
         self._scheduler = scheduler
         self._slots = slots
         self._pulse = pulse
-        self._delivery = delivery
+        self._outbox = outbox
         self._attempt = attempt
         self._idle: list[asyncio.Future[None]] = []
         self._workers: set[asyncio.Task[None]] = set()
@@ -84,7 +96,7 @@ class Crew:
 
     def may_start(self, running: int) -> bool:
         """Tell whether another job could be started, with so many under way, if its host were free."""
-        return running < self._pulse.allowed and not self._ending and not self._delivery.full
+        return running < self._pulse.allowed and not self._ending and not self._outbox.full
 
     def end(self) -> None:
         """Start no more jobs."""
@@ -113,8 +125,8 @@ class Crew:
     async def _work(self) -> None:
         slots, scheduler = self._slots, self._scheduler
         while not self._ending and not self._is_superfluous():
-            if self._delivery.full:
-                await self._delivery.room()
+            if self._outbox.full:
+                await self._outbox.room()
                 continue
             await slots.acquire()
             try:

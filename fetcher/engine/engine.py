@@ -13,19 +13,22 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set  # noqa: PYI025  the abstract one
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from fetcher.budgets import BudgetRule
 from fetcher.engine.crew import Crew
 from fetcher.engine.feeder import Feeder
+from fetcher.engine.following import Follower
 from fetcher.engine.growth import BEAT, Growth
 from fetcher.engine.holding import Holding
 from fetcher.engine.hosts.care import Failure
 from fetcher.engine.hosts.host import Hosts
 from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.hosts.signs import TROUBLE, Sign, asked_last, last_url, sign_of
+from fetcher.engine.hosts.telling import teller
 from fetcher.engine.postponing import Postponed, put_off
 from fetcher.engine.pulse import Pulse
 from fetcher.engine.retry import Attempt, RetrySettings, decide, host_rest
@@ -37,6 +40,7 @@ from fetcher.errors import LateError
 from fetcher.expectations import Expectation
 from fetcher.interfaces import Lease, Queue, Sink, Source, Stage, Transport
 from fetcher.model import Result
+from fetcher.pagination import Paginator
 from fetcher.pipeline.delivery import Delivery
 from fetcher.pipeline.outlet import Outlet
 
@@ -56,7 +60,8 @@ class Parts(msgspec.Struct, kw_only=True):
 
     ``slots`` and ``hosts``: those that it shares with others, None for its own. The share's weight and priority go for
     hosts as well. ``observe`` is told of results once they are acknowledged; it may not raise. ``expect``: what answers
-    are held to, if to anything but their status.
+    are held to, if to anything but their status. ``paginator`` finds the next pages of answers, None if nobody looks.
+    ``budgets``: what requests with certain credentials keep to, together with those of all who share its hosts.
     """
 
     batch: str
@@ -74,6 +79,8 @@ class Parts(msgspec.Struct, kw_only=True):
     observe: Callable[[Sequence[Result]], None] | None = None
     stages: Mapping[str, Stage] = {}
     expect: Expectation | None = None
+    paginator: Paginator | None = None
+    budgets: Sequence[BudgetRule] = ()
 
 
 class Engine:
@@ -87,12 +94,27 @@ class Engine:
         # The bound on requests in flight.
         self._own_slots = Slots(parts.limits.most)
         slots = parts.slots or self._own_slots.share()
-        self.scheduler = Scheduler(parts.limits, parts.hosts, weight=slots.weight, priority=slots.priority, owner=self)
+        self.scheduler = Scheduler(
+            parts.limits,
+            parts.hosts,
+            weight=slots.weight,
+            priority=slots.priority,
+            owner=self,
+            budgets=parts.budgets,
+        )
         self._slots = slots
         self.transports = parts.transports
         self._pulse = Pulse(self.scheduler, parts.limits.most, _growth(parts.limits))
         deadline, method = parts.retry.deadline, parts.default_method
-        self._worker = Worker(parts.batch, parts.transports, method, deadline, self._on_crawl_delay, parts.expect)
+        self._worker = Worker(
+            parts.batch,
+            parts.transports,
+            method,
+            deadline,
+            self._on_crawl_delay,
+            parts.expect,
+            teller(self.scheduler),
+        )
         self.delivery = Delivery(
             parts.queue,
             parts.sinks,
@@ -101,8 +123,13 @@ class Engine:
             lambda: self.fed and self.left <= self.delivery.held,
             parts.observe,
         )
-        self._crew = Crew(self.scheduler, slots, self._pulse, self.delivery, self._attempt)
-        self._feeder = Feeder(parts.sources, parts.queue, dedupe=parts.dedupe, on_put=self._on_put)
+        pages = parts.paginator
+        self._follower = None if pages is None else Follower(pages, parts.queue, self.delivery, self._on_followed)
+        # Where the results go of jobs that ended well.
+        self._outbox = self._follower or self.delivery
+        self._crew = Crew(self.scheduler, slots, self._pulse, self._outbox, self._attempt)
+        begin = None if pages is None else pages.begin
+        self._feeder = Feeder(parts.sources, parts.queue, dedupe=parts.dedupe, on_put=self._on_put, begin=begin)
         self._want_lease = asyncio.Event()
         self._holding = Holding(parts.queue, self._want_lease.set)
         self.running: dict[int | str, Running] = {}
@@ -119,6 +146,7 @@ class Engine:
         counts = await self._queue.counts()
         self.added, self.duplicates, self.done = counts.added, counts.duplicates, counts.done
         await self.delivery.open(marks)
+        self.delivery.tally.max_pages = 0 if self._parts.paginator is None else self._parts.paginator.max_pages
         for transport in dict.fromkeys(self._parts.transports.values()):
             await transport.open()
 
@@ -128,6 +156,9 @@ class Engine:
             async with asyncio.TaskGroup() as group:
                 self._crew.begin(group)
                 delivering = group.create_task(self.delivery.run(), name="delivery")
+                following = None
+                if self._follower is not None:
+                    following = group.create_task(self._follower.run(), name="follower")
                 background = [
                     group.create_task(self._feed(marks), name="feeder"),
                     group.create_task(self._lease_loop(), name="lease loop"),
@@ -139,7 +170,11 @@ class Engine:
                 for task in background:
                     task.cancel()
                 await self._crew.stop(self._parts.shutdown_timeout)
-                await self._finish_delivery(delivering)
+                if self._follower is not None and following is not None:
+                    self._follower.finish()
+                    await self._end_of(following, frozenset)
+                self.delivery.finish()
+                await self._end_of(delivering, lambda: self.delivery.writing)
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
         finally:
@@ -232,6 +267,19 @@ class Engine:
         self.fed = True
         self._end_if_finished()
 
+    @property
+    def waits_for_pages(self) -> bool:
+        """Tell whether workers wait until the queue has the jobs of next pages."""
+        return self._follower is not None and self._follower.is_behind
+
+    def _on_followed(self, added: int) -> None:
+        self.added += added
+        self._feeder.set_backlog(self.left)
+        if added:
+            self._want_lease.set()
+        elif not self.running and not self.scheduler.waiting:
+            self.delivery.hurry()
+
     def _on_put(self, read: int, added: int) -> None:
         self.added += added
         self.duplicates += read - added
@@ -282,7 +330,7 @@ class Engine:
             if self._pulse.allowed > before:
                 self._crew.wake()
 
-    # As its scheduler sees it: `fetcher.engine.scheduler.Owner`
+    # As its scheduler sees it: `fetcher.engine.hosts.host.Owner`
 
     def may_start(self) -> bool:
         """Tell whether a job could be started now if its host were free."""
@@ -325,7 +373,7 @@ class Engine:
         now = self._loop.time()
         if attempt is None:
             self.scheduler.well(lease, started, now, None if result.redirects else result.first_byte_s)
-            self.delivery.add(lease, result)
+            self._outbox.add(lease, result)
             return
         if (delay := put_off(self._retry, attempt)) is not None:
             self.postponed.note(lease.job, result, now, delay)
@@ -381,12 +429,11 @@ class Engine:
 
     # Ending
 
-    async def _finish_delivery(self, delivering: asyncio.Task[None]) -> None:
-        """Let the sinks take what there is, within another shutdown timeout."""
-        self.delivery.finish()
-        await asyncio.wait([delivering], timeout=self._parts.shutdown_timeout)
-        if not delivering.done():
-            late = ", ".join(sorted(self.delivery.writing)) or "the queue"
+    async def _end_of(self, task: asyncio.Task[None], writing: Callable[[], Set[str]]) -> None:
+        """Let what there is be taken, within another shutdown timeout; ``writing`` tells by whom."""
+        await asyncio.wait([task], timeout=self._parts.shutdown_timeout)
+        if not task.done():
+            late = ", ".join(sorted(writing())) or "the queue"
             raise LateError(f"{late} did not take the last results in time; their jobs will be fetched again")
 
 

@@ -128,7 +128,10 @@ def _mark(mark: SourceMark) -> str:
 
 
 def _default_key(job: Job) -> str:
-    """Two jobs are the same if they ask the same: method, URL and body."""
-    if job.method is None and job.body is None:
+    """Two jobs are the same if they ask the same: method, URL and body, and wait for the same end of the answer."""
+    if job.method is None and job.body is None and job.parts is None and job.receive is None:
         return job.url
-    return f"{job.method or ''} {job.url} {job.body!r}"
+    same = f"{job.method or ''} {job.url} {job.body!r}"
+    if job.parts is None and job.receive is None:
+        return same
+    return f"{same} {msgspec.json.encode((job.parts, job.receive)).decode()}"

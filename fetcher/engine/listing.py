@@ -53,7 +53,7 @@ class Listing:
             return False
         self._order += 1
         line.entry = self._order
-        at = turns.goes_at(line, now) if len(host.lines) > 1 else host.free_at
+        at = turns.goes_at(line, now) if len(host.lines) > 1 or line.quotas else host.free_at
         if at > now:
             heapq.heappush(self._timed, (at, self._order, line))
             return False
@@ -75,8 +75,10 @@ class Listing:
             _, _, order, line = heapq.heappop(ready)
             if order != line.entry:
                 continue
-            # It was told to rest after it had been listed, or another scheduler has been there.
-            if line.host.free_at > now or (len(line.host.lines) > 1 and not turns.may_go(line, now)):
+            # It was told to rest after it had been listed, or another scheduler has been there, or others have used up
+            # their common budget.
+            several = len(line.host.lines) > 1 or line.quotas
+            if line.host.free_at > now or (several and not turns.may_go(line, now)):
                 self.put(line, now)
                 continue
             return line

@@ -110,6 +110,8 @@ def _pace(line: Line) -> Bound:
 def _full(engine: Engine) -> list[str] | None:
     """Return the sinks, and the stage, that hold the engine up, None if none does."""
     delivery = engine.delivery
+    if engine.waits_for_pages:
+        return []
     if delivery.full:
         return sorted(delivery.writing)
     # Everything was fetched, and is only waited for.

@@ -25,9 +25,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from operator import itemgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from fetcher.engine.hosts import turns
+from fetcher.engine.hosts import accounts, turns
+from fetcher.engine.hosts.accounts import Purse
 from fetcher.engine.hosts.care import LONGEST_CRAWL_DELAY
 from fetcher.engine.hosts.host import Hosts, Line
 from fetcher.engine.hosts.limiter import CATCH_UP, next_start
@@ -37,33 +38,22 @@ from fetcher.engine.window import HORIZON, Demand, Window
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from fetcher.budgets import BudgetRule
     from fetcher.engine.hosts.care import Failure
-    from fetcher.engine.hosts.host import Host
+    from fetcher.engine.hosts.host import Host, Owner
     from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
     from fetcher.interfaces import Lease, Leased
-    from fetcher.model import Rejection
+    from fetcher.model import RateLimit, Rejection
 
 _SMOOTHING = 0.2
-
-
-class Owner(Protocol):
-    """Who starts the jobs of a scheduler. Called only if its hosts are shared, in the middle of what another does."""
-
-    def may_start(self) -> bool:
-        """Tell whether a job could be started now if a host were free."""
-
-    def look_again(self, *, ready: bool) -> None:
-        """Have ``next`` called soon if ``ready``, else at `Scheduler.wake_at`, which may have changed."""
-
-    def take_back(self, leases: Sequence[Lease]) -> None:
-        """Give leases back to the queue: their host is to be left alone for a while."""
 
 
 class Scheduler:
     """Hands out jobs that may start now, within the limits of each host. Global concurrency is its caller's.
 
     ``hosts`` are shared with other schedulers, among which ``weight`` and ``priority`` decide; then only those limits
-    of a host count that ``limits`` sets itself, and only if they are stricter. None: nobody else is there.
+    of a host count that ``limits`` sets itself, and only if they are stricter. None: nobody else is there. ``budgets``:
+    what requests with certain credentials keep to, together with those of other schedulers.
     """
 
     def __init__(
@@ -74,12 +64,14 @@ class Scheduler:
         weight: float = 1.0,
         priority: int = 0,
         owner: Owner | None = None,
+        budgets: Sequence[BudgetRule] = (),
     ) -> None:
         self.weight = weight
         self.priority = priority
         self.owner = owner
         self._alone = hosts is None
         self._shared = Hosts(limits) if hosts is None else hosts
+        self._purse = Purse(self._shared.accounts, budgets)
         self._lines: dict[str, Line] = {}
         self._listing = Listing(self._lines)
         self._list = self._listing.put
@@ -143,6 +135,8 @@ class Scheduler:
         if host.limits.interval:
             host.was_free_at = host.free_at
             host.free_at = next_start(host.free_at, now, host.limits)
+        if line.quotas:
+            accounts.take(line, now)
         self._list(line, now)
         if several:
             self._tell(line, now)
@@ -157,6 +151,8 @@ class Scheduler:
         host.in_flight -= 1
         line.in_flight -= 1
         self.in_flight -= 1
+        for quota in accounts.done(line, now) if line.quotas else ():
+            self._shared.reopen(quota, now)
         if len(host.lines) > 1:
             turns.done(host, now)
             self._tell_unlisted(line, now)
@@ -216,8 +212,9 @@ class Scheduler:
                 # Another origin of the same host, of which nothing is known.
                 care.given_up = False
                 self._adjust(line, now)
-        elif host.limits.interval:
-            host.free_at = host.was_free_at
+        elif host.limits.interval or line.quotas:
+            host.free_at = host.was_free_at if host.limits.interval else host.free_at
+            accounts.give_back(line)
             self._list(line, now)
             self._tell(line, now)
         return verdict
@@ -231,6 +228,16 @@ class Scheduler:
         if crawl_delay > care.crawl_delay:
             care.crawl_delay = crawl_delay
             self._adjust(line, now)
+
+    def told(self, name: str, limit: RateLimit, started: float, now: float, *, own: bool) -> None:
+        """Keep to what a host says is left of the budget of its credentials, or of its own if it is shown none.
+
+        ``own``: it says so in the answer to a request for it that began at ``started``, and is in flight.
+        """
+        line = self._line(name, now)
+        quota = line.credentials[0] if line.credentials else self._shared.quota(line.host)
+        if quota.tell(limit, started, now, own=own):
+            self._shared.reopen(quota, now)
 
     def rest(self, name: str, until: float, now: float) -> list[Lease]:
         """Start nothing more on a host before ``until``; return leases to give back, if that is not soon."""
@@ -260,12 +267,14 @@ class Scheduler:
         for line in list(self._lines.values()):
             if self._forget(line, now):
                 continue
-            host = line.host
-            if host.free_at <= now + HORIZON:
-                room[host.name] = max(0, line.room - len(line.waiting))
+            name, (free_at, held) = line.host.name, accounts.demand(line, now, HORIZON)
+            if free_at <= now + HORIZON:
+                room[name] = max(0, held - len(line.waiting))
             else:
-                room[host.name] = 0
-                again = min(again, host.free_at - HORIZON - now)
+                room[name] = 0
+                again = min(again, free_at - HORIZON - now)
+                if line.waiting and line.quotas:
+                    self.surrender(line)
         limit = max(0, self.window - self.waiting)
         return Demand(limit, self._default_room, room, None if again == math.inf else again)
 
@@ -296,6 +305,7 @@ class Scheduler:
             self._shared.leave(line, now)
         self._lines.clear()
         self._missed.clear()
+        self._purse.close(now)
         self._shared.sweep(now)
 
     # As the others of a host see it: `fetcher.engine.hosts.Asker`
@@ -366,7 +376,8 @@ class Scheduler:
     def _line(self, name: str, now: float) -> Line:
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = Line(self._shared.host(name), self, deque(), own=self._own(name))
+            host, charged = self._shared.host(name), self._purse.of(name)
+            line = self._lines[name] = Line(host, self, deque(), own=self._own(name), credentials=charged)
             self._shared.join(line, now)
             self.refit(line)
         return line
@@ -389,6 +400,8 @@ class Scheduler:
         host = line.host
         # What a rate may catch up with is remembered, too: a host must not earn it anew by being forgotten.
         if line.waiting or line.in_flight or host.free_at + (CATCH_UP if host.limits.interval else 0.0) > now:
+            return False
+        if line.quotas and accounts.opens_at(line, now) > now:
             return False
         del self._lines[host.name]
         self._shared.leave(line, now)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fetcher.engine.retry import Attempt
 from fetcher.errors import SKIPPING, ErrorKind, FetchError, SinkError, StateError
-from fetcher.model import Outcome, Response, Result
+from fetcher.model import Outcome, Response, Result, method_with_body
 from fetcher.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class Worker:
     """Makes single attempts: picks the transport by the scheme of the URL and describes what came of it.
 
     ``deadline`` is how many seconds a job has from the start of its first attempt on, over all attempts.
-    ``on_crawl_delay`` is told of responses that say how often their host wants to be asked. ``expect`` is what answers
+    ``on_crawl_delay`` is told of responses that say how often their host wants to be asked, ``on_rate_limit`` of those
+    that say what is left of a budget, and how many seconds ago the attempt began. ``expect`` is what answers
     are held to, None if there is nothing but their status.
     """
 
@@ -41,12 +42,15 @@ class Worker:
         deadline: float = inf,
         on_crawl_delay: Callable[[Job, Response], None] | None = None,
         expect: Expectation | None = None,
+        on_rate_limit: Callable[[Job, Response, float], None] | None = None,
     ) -> None:
         self._batch = batch
         self._transports = transports
         self._default_method = default_method
+        self._method_with_body = method_with_body(default_method)
         self._deadline = deadline
         self._on_crawl_delay = on_crawl_delay
+        self._on_rate_limit = on_rate_limit
         self._expect = expect
 
     async def attempt(self, job: Job, queued: float) -> tuple[Result, Attempt | None]:
@@ -59,7 +63,11 @@ class Worker:
         age = 0.0 if job.first_started_at is None else started_at - job.first_started_at
         answer = await self._fetch(job, self._deadline - age)
         total = time.perf_counter() - started
-        method = job.method or self._default_method
+        told = answer if isinstance(answer, Response) else answer.response
+        if told is not None and told.rate_limit is not None and self._on_rate_limit is not None:
+            self._on_rate_limit(job, told, total)
+        has_body = job.body is not None or job.parts is not None
+        method = job.method or (self._method_with_body if has_body else self._default_method)
         result = Result(
             batch=self._batch,
             job_id=job.id,
@@ -188,10 +196,11 @@ def _header(response: Response, wanted: str) -> str | None:
 
 def _attempt(result: Result, answer: Response | FetchError, method: str, age: float) -> Attempt:
     retry_after = None
-    if isinstance(answer, Response):
-        value = _header(answer, "retry-after")
+    head = answer if isinstance(answer, Response) else answer.response
+    if head is not None:
+        value = _header(head, "retry-after")
         if value is not None:
-            retry_after = parse_retry_after(value, datetime.now(UTC), _header(answer, "date"))
+            retry_after = parse_retry_after(value, datetime.now(UTC), _header(head, "date"))
     return Attempt(
         number=result.attempts,
         age=age,

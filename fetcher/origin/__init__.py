@@ -8,6 +8,8 @@
     bodies        the content that answers send
     tables        small bounded tables of what clients repeat
     access_log    what was asked, as JSON lines
+    sockets       what is served beside http, each by a module of its own: echoes and lines over streams (TCP),
+                  datagrams (UDP), websockets
 
 What a client repeats is looked up, not computed: header blocks and whole responses sit in small bounded
 tables, so a keep-alive `GET /bytes/1024` costs two finds, two slices and two look-ups, and a batch one write.

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs
 
+from fetcher.origin import listings
 from fetcher.origin.bodies import SMALL, compressed, content, pieces, stream
 from fetcher.origin.parsing import KEPT_BODY, BadRequestError, Request, decimal, number
 from fetcher.origin.replies import DROPPED, Answer, Reply
@@ -219,6 +220,10 @@ class Routes:
         }
         return _json(document)
 
+    def items(self, request: Request, _: str) -> Answer:
+        """Send a page of a list, with Link: items page pages total next_cursor next; or by offset=N, cursor=C."""
+        return listings.page(request)
+
     def headers(self, request: Request, _: str) -> Answer:
         """Show the request's header fields in order, as JSON."""
         return _json({"headers": request.head.fields})
@@ -286,6 +291,7 @@ _TABLE = (
     Route("/retry-after/SECONDS/K/REST...", Routes.retry_after),
     Route("/limited/RATE/REST...", Routes.limited),
     Route("/json/...", Routes.json),
+    Route("/items?total=N&size=N&page=N", Routes.items),
     Route("/headers", Routes.headers),
     Route("/echo", Routes.echo),
     Route("/cookies/set?k=v", Routes.cookies),

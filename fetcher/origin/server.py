@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,10 +20,11 @@ from fetcher.origin.routes import ROUTES, Routes
 from fetcher.origin.tables import remember
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from fetcher.origin.parsing import Request
     from fetcher.origin.replies import Reply
+    from fetcher.origin.sockets import Place
 
 FLUSH_SECONDS = 0.1
 DRAIN_SECONDS = 1.0
@@ -43,6 +44,7 @@ class OriginConfig:
     limited_rate: float = 10.0  # per second, where /limited names no rate
     delay_jitter: float = 0.0  # /delay waits SECONDS * (1 +- delay_jitter)
     seed: int = 0
+    sockets: bool = False  # tcp, udp and web sockets, too, on the ports after that of http
 
 
 class Origin:
@@ -138,8 +140,13 @@ class Origin:
             log.flush()
 
 
-async def serve(config: OriginConfig, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM, or until the access log cannot be written; `ready` is told the URL."""
+async def serve(
+    config: OriginConfig, ready: Callable[[str], None], also: Callable[[Sequence[Place]], None] | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM, or until the access log cannot be written.
+
+    `ready` is told the URL, and then `also` what else is served, if that is switched on.
+    """
     origin, stop = Origin(config), asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -147,13 +154,29 @@ async def serve(config: OriginConfig, ready: Callable[[str], None]) -> None:
     await origin.start()
     if origin.flusher is not None:
         origin.flusher.add_done_callback(lambda _: stop.set())
-    ready(origin.url)
-    await stop.wait()
-    await origin.close()
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(origin.close)
+        places = await _sockets(config, origin.port, opened) if config.sockets else []
+        ready(origin.url)
+        if also is not None and places:
+            also(places)
+        await stop.wait()
 
 
-def run(config: OriginConfig, ready: Callable[[str], None]) -> None:
+async def _sockets(config: OriginConfig, port: int, opened: AsyncExitStack) -> Sequence[Place]:
+    """Serve what is not http. Its servers are loaded here, as the fast one has no use for what they need."""
+    module = import_module("fetcher.origin.sockets")
+    sockets = module.Sockets()
+    opened.push_async_callback(sockets.close)
+    await sockets.start(config.host, port + 1 if config.port else 0)
+    places: Sequence[Place] = sockets.places
+    return places
+
+
+def run(
+    config: OriginConfig, ready: Callable[[str], None], also: Callable[[Sequence[Place]], None] | None = None
+) -> None:
     """Serve on uvloop where that is installed."""
     runner: Callable[[Coroutine[Any, Any, None]], None]
     runner = import_module("uvloop").run if find_spec("uvloop") else asyncio.run
-    runner(serve(config, ready))
+    runner(serve(config, ready, also))

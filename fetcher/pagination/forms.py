@@ -79,8 +79,11 @@ class NextLink:
 
 
 def _is_of(page: str, anchor: str | None) -> bool:
+    """Tell whether a link with such an anchor is one of the page, and not of a part of it, or of something else."""
+    if anchor is None:
+        return True
     try:
-        return anchor is None or resolved(page, anchor).url == page
+        return not anchor.partition("#")[2] and resolved(page, anchor).url == page
     except BadReferenceError:
         return False
 

@@ -27,9 +27,7 @@ class CursorForm(Settings):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if (self.json_ is None) == (self.url is None):
-            raise PydanticCustomError(
-                "cursor", "needs either json, a path to the cursor, or url, a path to a URL"
-            )
+            raise PydanticCustomError("cursor", "needs either json, a path to the cursor, or url, a path to a URL")
         if self.url is not None and self.model_fields_set & {"param", "in_"}:
             raise PydanticCustomError("cursor", "has param or in, which are for json; a url is asked for as it is")
         return self

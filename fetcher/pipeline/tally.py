@@ -36,7 +36,8 @@ class Tally(msgspec.Struct):
     """Counts of results, and a histogram of ``total_s`` of those that got a response.
 
     ``filtered`` counts those whose record a stage has dropped; they are among the outcomes all the same.
-    ``dead_letters`` counts, by sink, records that it did not take though jobs did not wait for it.
+    ``dead_letters`` counts, by sink, records that it did not take though jobs did not wait for it. ``cut`` counts
+    listings that have more than ``max_pages`` pages (0: nobody looks).
     """
 
     outcomes: dict[Outcome, int] = {}
@@ -49,6 +50,8 @@ class Tally(msgspec.Struct):
     latency: dict[int, int] = {}
     filtered: int = 0
     dead_letters: dict[str, int] = {}
+    cut: int = 0
+    max_pages: int = 0
 
     @property
     def total(self) -> int:
@@ -86,6 +89,8 @@ class Tally(msgspec.Struct):
                 self._add_kind(result)
             if result.status is not None:
                 self._add_response(result, result.status)
+            if result.has_more and result.page == self.max_pages:
+                self.cut += 1
 
     def _add_response(self, result: Result, status: int) -> None:
         status_class = f"{status // 100}xx"

@@ -28,6 +28,7 @@ from fetcher.settings import Secret, Settings
 from fetcher.sources import objects
 from fetcher.sources.inputs import PACKED, Input, LocalFile, path_advice, unpacked
 from fetcher.sources.parquet import ParquetReading
+from fetcher.sources.row_jobs import JobTemplate, RowMaker, TemplatedColumns, check_static
 from fetcher.sources.rows import Columns
 from fetcher.sources.text import TextReading
 from fetcher.sources.threads import read_in_thread
@@ -64,6 +65,8 @@ class FileSourceConfig(Settings):
     checksum: str | None = None
     """The column or field that holds what the body hashes to: sha256, sha1, md5 or sha512, as hexadecimal digits,
     with or without the name before them (``sha256:9f8...``). Another body is kind ``checksum_mismatch``."""
+    job: JobTemplate | None = None
+    """What job a row becomes, with places for its columns; with ``url`` no column of the URL is needed."""
     options: dict[str, Secret] = Field(default={})
     """How to reach an object store, by obstore's names (`endpoint`, `region`, `access_key_id`, `secret_access_key`);
     by default what the environment says (`AWS_ACCESS_KEY_ID` and so on)."""
@@ -95,12 +98,23 @@ class FileSourceConfig(Settings):
             if name in self.model_fields_set and getattr(self, name) and all(name in _UNUSED[kind] for kind in kinds):
                 kind, path = self.kind(self.paths[0]), self.name_of(self.paths[0])
                 raise ValueError(f"{name} means nothing in {kind}; set format if {path} is something else")
+        self._check_job(kinds)
         if self.options and not any(objects.is_object(path) for path in self.paths):
             raise ValueError("options means nothing here; it is for paths such as s3://bucket/urls.csv")
         for path in self.paths:
             if self.kind(path) == "parquet" and (path.endswith(PACKED) or path == "-"):
                 raise ValueError(f"{self.name_of(path)} can not be read as parquet: it takes a file that is not packed")
         return self
+
+    def _check_job(self, kinds: set[str]) -> None:
+        """Raise ValueError for what ``job`` can not say of these kinds of files, or says twice."""
+        if self.job is None:
+            return
+        if "txt" in kinds:
+            check_static(self.job, "txt")
+        for name, other in (("key", "key"), ("priority", "priority"), ("column", "url")):
+            if name in self.model_fields_set and getattr(self.job, other) is not None:
+                raise ValueError(f"has both {name} and job.{other}; leave one of them out")
 
     @property
     def paths(self) -> list[str]:
@@ -129,6 +143,11 @@ def _suffix(path: str) -> str:
     return Path(unpacked(path)).suffix.lower()
 
 
+def _columns(config: FileSourceConfig, name: str) -> Columns:
+    named = (name, config.column, config.key, config.priority, config.checksum)
+    return Columns(*named) if config.job is None else TemplatedColumns(*named, maker=RowMaker(config.job))
+
+
 class _Files:
     """The files of a config, as they are now. ``several``: there may be more than one, now or later."""
 
@@ -143,7 +162,7 @@ class _Files:
         """Open one of them, at a position. Raises SourceError or MissingExtraError."""
         config, path = self._config, self.paths[index]
         name = config.name_of(path)
-        columns = Columns(name, config.column, config.key, config.priority, config.checksum)
+        columns = _columns(config, name)
         packed = config.kind(path) == "parquet"
         kept: LocalFile | objects.StoredObject
         if objects.is_object(path):

@@ -97,7 +97,7 @@ class PostgresSource:
         async with self._transaction() as connection:
             statement = await connection.prepare(*await self._asked(connection, start))
             names = [column.name for column in statement.get_attributes() if column.name != _AFTER]
-            answer = Answer(self._name, names, config.order, start, json_text=False)
+            answer = Answer(self._name, names, config, start, json_text=False)
             values = [] if config.order is None or start.after is None else [start.after]
             cursor = await statement.cursor(*values)
             async with aclosing(_portions(cursor)) as portions:
@@ -128,7 +128,7 @@ class PostgresSource:
             async with self._transaction() as connection:
                 statement = await connection.prepare(f"{_wrapped(self._config.query)} LIMIT 0")
                 types = {column.name: column.type.name for column in statement.get_attributes()}
-                check_columns(self._name, [column.name for column in statement.get_attributes()], order)
+                check_columns(self._name, [column.name for column in statement.get_attributes()], self._config)
                 await statement.fetch()  # the server looks at rights when it begins, not when it parses
         except _lost(driver) as error:
             raise ConfigError(f"{self._name}: can not be reached: {_reason(error)}") from error

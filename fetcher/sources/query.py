@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import zlib
 from decimal import Decimal
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +23,9 @@ from pydantic import AfterValidator, Field
 
 from fetcher.errors import ConfigError, ErrorKind, SourceError
 from fetcher.intake import RowError, check_meta, encode_json, make_job, rejected_job
-from fetcher.job_objects import JOB_KEYS, job_from_mapping
+from fetcher.job_objects import BODIES, JOB_KEYS, has_body, job_from_mapping
 from fetcher.settings import Duration, Settings
+from fetcher.sources.row_jobs import JobTemplate, RowMaker
 from fetcher.sources.rows import MAX_ROW, TOO_LONG
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 500
 _JSON = (bool, int, float, str)
 _KEYS = frozenset(JOB_KEYS) - {"url"}
-_DECODED = ("headers", "meta")  # JSON in them may be text
+_DECODED = ("headers", "params", "form", "multipart", "auth", "receive", "meta")  # JSON in them may be text
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.:+@-]{1,64}")
 _ID_DIGITS = 32
 
@@ -50,12 +52,16 @@ class QuerySettings(Settings):
     """What is asked, and how long that may take."""
 
     query: Annotated[str, AfterValidator(_one_query)]
-    """One SELECT. Its columns `url`, `method`, `headers`, `body`, `json`, `priority`, `timeout`, `verify`, `checksum`
-    and `key` are those of the job, `meta` (an object) and all others its `meta`."""
+    """One SELECT. Its columns `url`, `method`, `headers`, `params`, `body`, `json`, `form`, `multipart`, `auth`,
+    `receive`, `priority`, `timeout`, `verify`, `checksum` and `key` are those of the job, `meta` (an object) and all
+    others its `meta`."""
     order: str | None = Field(default=None, min_length=1)
     """A column of the query by which rows are read, each value of which is there once (a primary key). A batch is then
     resumed after the last row that it had, and the value is the job's id. Without it, all rows are read again to
     resume, which is refused if they are not those of then."""
+    job: JobTemplate | None = None
+    """What job a row becomes, with places for its columns; what it does not say is in the columns of these names. With
+    ``url`` no such column is needed."""
     timeout: Annotated[Duration, Field(gt=0)] = 60.0
     """How long the database may work on the next rows."""
     lock_timeout: Annotated[Duration, Field(gt=0)] = 10.0
@@ -83,15 +89,22 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-def check_columns(name: str, columns: Sequence[str], order: str | None) -> None:
-    """Raise ConfigError if a query has no URL, two columns of one name, or not the one of ``order``."""
+def check_columns(name: str, columns: Sequence[str], config: QuerySettings) -> None:
+    """Raise ConfigError if a query has no URL, two columns of one name, or not those of ``order`` and ``job``."""
     found = f"its columns are {', '.join(columns)}"
     twice = next((column for column in columns if columns.count(column) > 1), None)
     if twice is not None:
         raise ConfigError(f"{name}: two columns of the query are named {twice!r}; rename one of them with AS")
-    for wanted in ("url", order):
+    maker = maker_of(config)
+    of_job = [] if maker is None else maker.names
+    for wanted in ("url" if maker is None or maker.url is None else None, config.order, *of_job):
         if wanted is not None and wanted not in columns:
             raise ConfigError(f"{name}: the query has no column {wanted!r}; {found}; AS gives one that name")
+
+
+def maker_of(config: QuerySettings) -> RowMaker | None:
+    """Return what makes jobs out of rows; None if the rows say it themselves."""
+    return None if config.job is None else RowMaker(config.job)
 
 
 def size_of(values: Sequence[Any]) -> int:
@@ -106,9 +119,12 @@ class Answer:
     """
 
     def __init__(
-        self, name: str, columns: Sequence[str], order: str | None, start: Position, *, json_text: bool
+        self, name: str, columns: Sequence[str], config: QuerySettings, start: Position, *, json_text: bool
     ) -> None:
+        order = config.order
         self._name = name
+        maker = maker_of(config)
+        self._make = _job if maker is None else partial(_made_by, maker)
         self._columns = columns
         self._order = None if order is None else columns.index(order)
         self._stands = start if order is not None else Position(0)
@@ -158,7 +174,7 @@ class Answer:
         if size_of(values) > MAX_ROW:
             return rejected_job(job_id, "", RowError(ErrorKind.INVALID_ROW, TOO_LONG))
         try:
-            return _job(job_id, row, self._decoded)
+            return self._make(job_id, row, self._decoded)
         except RowError as error:
             return rejected_job(job_id, url if isinstance(url, str) else "", error)
 
@@ -182,6 +198,19 @@ def _job(job_id: str, row: dict[str, Any], decoded: Sequence[str]) -> Job:
     if isinstance(url, str) and _KEYS.isdisjoint(row):
         del row["url"]
         return make_job(job_id, url.strip(), _storable(row) if row else None)
+    return _of_keys(job_id, row, {}, decoded)
+
+
+def _made_by(maker: RowMaker, job_id: str, row: dict[str, Any], decoded: Sequence[str]) -> Job:
+    """Make the job of a row by a template, which goes before what the row says itself. Raises RowError."""
+    own = maker.filled(row)
+    if has_body(own):
+        row = {name: value for name, value in row.items() if name not in BODIES}
+    return _of_keys(job_id, row, own, decoded)
+
+
+def _of_keys(job_id: str, row: dict[str, Any], said: dict[str, Any], decoded: Sequence[str]) -> Job:
+    """Make the job of a row by the columns that are called like the keys of one, and what is said beside them."""
     for name in decoded:
         if isinstance(row.get(name), str | bytes):
             row[name] = _from_json(name, row[name])
@@ -194,7 +223,7 @@ def _job(job_id: str, row: dict[str, Any], decoded: Sequence[str]) -> Job:
     body = given.pop("body") if isinstance(given.get("body"), bytes) else None
     if body is not None and "json" in given:
         raise RowError(ErrorKind.INVALID_ROW, "has both body and json; a request has one body")
-    job = job_from_mapping(job_id, _native(given) | {"meta": (meta | own if own else meta) or None})
+    job = job_from_mapping(job_id, _native(given) | said | {"meta": (meta | own if own else meta) or None})
     if body is not None and job.rejected is None:
         job.body = body
     return job

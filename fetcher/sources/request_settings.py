@@ -68,7 +68,7 @@ class AuthConfig(Settings):
 
 
 class ReceiveConfig(Settings):
-    """When an answer is whole that has no end of its own: one of these. Without, tcp and tls go on until it is closed."""
+    """When an answer is whole that has no end of its own: one of these. Without, it ends with its connection."""
 
     delimiter: str | dict[str, str] | None = None
     """tcp, tls: when it ends with this, which belongs to it: text, or ``{hex: 0d0a}``."""

@@ -10,6 +10,8 @@ from fetcher.errors import ErrorKind
 from fetcher.intake import RowError, check_checksum, check_priority, make_job, rejected_job
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from fetcher.model import Job
 
 _SHOWN = 500  # bytes of a rejected row
@@ -28,6 +30,11 @@ class Columns(msgspec.Struct):
     key: str | None = None
     priority: str | None = None
     checksum: str | None = None
+
+    @property
+    def bare(self) -> Callable[[str, str], Job]:
+        """What makes the job of a row that is nothing but a URL."""
+        return make_job
 
     def named(self) -> list[str]:
         """Return the columns that have to be there."""
@@ -54,17 +61,18 @@ class Columns(msgspec.Struct):
         message = f"{self.name}:{number}: {why}"
         return rejected_job(number, shown, RowError(ErrorKind.INVALID_ROW, message), meta)
 
-    def _fill(self, job: Job, given: dict[str, Any]) -> None:
+    def _fill(self, job: Job, given: Mapping[str, Any]) -> None:
         """Put into a job what other columns say of it; empty ones say nothing."""
         if self.priority is not None and given[self.priority] not in (None, ""):
-            job.priority = _priority(given[self.priority])
+            job.priority = priority_of(given[self.priority])
         if self.checksum is not None and given[self.checksum] not in (None, ""):
             job.checksum = check_checksum(given[self.checksum])
         if self.key is not None and given[self.key] not in (None, ""):
             job.key = _key(self.key, given[self.key])
 
 
-def _priority(value: object) -> int:
+def priority_of(value: object) -> int:
+    """Return a priority, which may be written as text. Raises RowError for what is none."""
     try:
         return check_priority(int(value) if isinstance(value, str) else value)
     except ValueError:

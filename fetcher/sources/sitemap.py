@@ -25,11 +25,12 @@ from pydantic import Field
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError, SourceError
 from fetcher.guard import GuardSwitch
-from fetcher.intake import RowError, make_job, mask_userinfo, rejected_job
+from fetcher.intake import RowError, mask_userinfo, rejected_job
 from fetcher.interfaces import Chunk
 from fetcher.outbound import guarded_session, reason_of
 from fetcher.settings import ByteSize, Duration, Secret, Settings
 from fetcher.sources.inputs import path_advice
+from fetcher.sources.row_jobs import StaticJob, static_maker
 from fetcher.sources.sitemap_file import PIECE, Entry, SitemapError, StoredSitemap
 from fetcher.sources.threads import NAME, run_beside
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from fetcher.model import Job
+    from fetcher.sources.row_jobs import Make
 
 _T = TypeVar("_T")
 
@@ -66,6 +68,8 @@ class SitemapConfig(Settings):
     """How long one try to fetch a sitemap may take; there are three."""
     headers: dict[str, Secret] = Field(default={})
     """Sent with each request for a sitemap to the host of `location`, and to no other."""
+    job: StaticJob = None
+    """What else its URLs are asked for with: headers, params and so on, without places."""
     guard: GuardSwitch = None
     """For the sitemaps themselves: `true` fetches them from public addresses only. By default, as `http.guard`; `false`
     is none."""
@@ -129,6 +133,7 @@ class _Walk:
     def __init__(self, config: SitemapConfig, position: str | None) -> None:
         self._config = config
         self._start = self._position(position)
+        self._make = static_maker(config.job)
         self._files: list[IO[bytes]] = []
         self._stopped = threading.Event()
 
@@ -206,7 +211,7 @@ class _Walk:
         if place.skip:
             self._verify(place, done, last)
         while rows := await self._in_thread(lambda: list(islice(entries, CHUNK_ROWS))):
-            jobs = [_job(place, number, entry) for number, entry in enumerate(rows, done + 1)]
+            jobs = [_job(place, number, entry, self._make) for number, entry in enumerate(rows, done + 1)]
             done += len(rows)
             yield _chunk(jobs, place.position(done, rows[-1].loc))
 
@@ -227,7 +232,7 @@ class _Walk:
                         yield chunk
             except SitemapError as error:
                 wrong = Entry(entry.loc, wrong=f"the sitemap {error}")
-                yield _chunk([_job(place, number, wrong)], place.position(number, entry.loc))
+                yield _chunk([_job(place, number, wrong, self._make)], place.position(number, entry.loc))
             inner = ()
 
     async def _child(
@@ -377,11 +382,11 @@ def _child_of(parent: str, location: str) -> str:
     return str(Path(parent).parent / path)
 
 
-def _job(place: _Place, number: int, entry: Entry) -> Job:
+def _job(place: _Place, number: int, entry: Entry, make: Make) -> Job:
     job_id = "-".join(map(str, (*place.numbers, number)))
     if entry.wrong is not None:
         return rejected_job(job_id, entry.loc, RowError(ErrorKind.INVALID_ROW, entry.wrong))
-    return make_job(job_id, entry.loc, dict(entry.meta) if entry.meta else None)
+    return make(job_id, entry.loc, dict(entry.meta) if entry.meta else None)
 
 
 def _chunk(jobs: list[Job], position: Position) -> Chunk:

@@ -115,7 +115,7 @@ class _Reading:
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise database.told(error) from error
         self._order = None if config.order is None else names.index(config.order)
-        self._answer = Answer(config.path, names, config.order, start, json_text=True)
+        self._answer = Answer(config.path, names, config, start, json_text=True)
 
     def chunk(self) -> Chunk | None:
         """Return about 500 rows, fewer if some of them were read by an earlier run; None at the end."""
@@ -178,7 +178,7 @@ class SqliteSource:
         try:
             database.ask("SELECT 1 FROM sqlite_master")  # or nothing of the file would have been read
             names = database.ask(f"{_named(config.query)} LIMIT 0")
-            check_columns(config.path, [_first_name(name, names) for name in names], config.order)
+            check_columns(config.path, [_first_name(name, names) for name in names], config)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise ConfigError(str(database.told(error))) from error
         finally:

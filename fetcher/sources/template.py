@@ -18,9 +18,10 @@ from fetcher.errors import SourceError
 from fetcher.intake import make_job
 from fetcher.interfaces import Chunk
 from fetcher.settings import Settings
+from fetcher.sources.row_jobs import JobTemplate, StaticJob, static_maker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from fetcher.model import Job
 
@@ -114,9 +115,9 @@ class Template:
             parts += [slot[place], literal]
         return "".join(reversed(parts))
 
-    def job(self, index: int) -> Job:
+    def job(self, index: int, make: Callable[[str, str], Job] = make_job) -> Job:
         """Return the job at ``index``; its id counts from 1."""
-        return make_job(str(index + 1), self.url(index))
+        return make(str(index + 1), self.url(index))
 
     def _probe(self) -> None:
         """Try every list item and both ends of every range, each with the other slots at their first."""
@@ -146,17 +147,20 @@ class TemplateConfig(Settings):
     """A template."""
     url: Annotated[str, AfterValidator(_template)]
     """A URL with ranges `{1..10}`, `{001..100}`, `{0..100..10}`, lists `{a,b}`; several give every mix."""
+    job: StaticJob = None
+    """What each URL is asked for with: headers, params and so on, without places."""
 
     def build(self) -> TemplateSource:
         """Return the source."""
-        return TemplateSource(self.url)
+        return TemplateSource(self.url, self.job)
 
 
 class TemplateSource:
     """Yields the URLs of a template. A position is the number of URLs before it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, job: JobTemplate | None = None) -> None:
         self._template = Template(url)
+        self._make = static_maker(job)
 
     def check(self) -> None:
         """Find nothing: the template was checked when the config was loaded."""
@@ -172,5 +176,5 @@ class TemplateSource:
             )
         while start < size:
             end = min(start + _ROWS, size)
-            yield Chunk([self._template.job(index) for index in range(start, end)], str(end))
+            yield Chunk([self._template.job(index, self._make) for index in range(start, end)], str(end))
             start = end

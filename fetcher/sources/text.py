@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from fetcher.errors import SourceError
-from fetcher.intake import MAX_DEPTH, MAX_URL_LENGTH, check_meta, make_job
+from fetcher.intake import MAX_DEPTH, MAX_URL_LENGTH, check_meta
 from fetcher.interfaces import Chunk
 from fetcher.sources.lines import Lines, Position
 from fetcher.sources.rows import CHUNK_BYTES, MAX_ROW
@@ -41,6 +41,7 @@ class Rows:
     def __init__(self, lines: Lines, columns: Columns, separator: str) -> None:
         self._lines = lines
         self._columns = columns
+        self._bare = columns.bare
         self._separator = separator
 
     def start(self) -> None:
@@ -69,7 +70,7 @@ class _Txt(Rows):
     limit = MAX_URL_LENGTH
 
     def _row(self, number: str, raw: bytes) -> Job | None:
-        return make_job(number, raw.decode()) if raw and not raw.startswith(b"#") else None
+        return self._bare(number, raw.decode()) if raw and not raw.startswith(b"#") else None
 
 
 class _Jsonl(Rows):
@@ -88,7 +89,7 @@ class _Jsonl(Rows):
         except (ValueError, RecursionError) as error:
             return self._columns.reject(number, raw, str(error))
         if isinstance(value, str):
-            return make_job(number, value.strip())
+            return self._bare(number, value.strip())
         if not isinstance(value, dict):
             return self._columns.reject(number, raw, "is neither an object nor a string")
         return self._columns.job(number, value)

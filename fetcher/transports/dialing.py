@@ -8,11 +8,13 @@ Whatever way there is to be wrong before the first byte is told in the same kind
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Any
 
 import aiohappyeyeballs
 import msgspec
 from aiohttp import ClientConnectorDNSError
+from aiohttp.abc import ResolveResult
 from aiohttp.client_reqrep import ConnectionKey
 
 from fetcher.errors import ErrorKind, FetchError
@@ -21,8 +23,6 @@ from fetcher.transports.http.faults import fetch_error
 if TYPE_CHECKING:
     import ssl
 
-    from aiohttp.abc import ResolveResult
-
     from fetcher.outbound import CheckedConnector
     from fetcher.transports.http.proxies.proxying import Proxies
     from fetcher.transports.http.tls import TlsContexts
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _ATTEMPT_DELAY = 0.25  # between two addresses, RFC 8305
 _BUFFER = 64 * 1024
+_NOT_ITS_OWN = 86_400.0  # seconds for a handshake, which those for connecting are counted for
 
 
 class Stream(msgspec.Struct):
@@ -88,6 +89,28 @@ class Dialer:
         await trace.send_connection_create_end()
         return stream
 
+    async def dial(
+        self,
+        conversation: asyncio.Protocol,
+        url: str,
+        host: str,
+        port: int,
+        trace: HopTrace,
+        *,
+        within: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> str:
+        """Do the same for a protocol of the caller's own; return the address that it leads to."""
+        await trace.send_connection_create_start()
+        try:
+            async with asyncio.timeout(within):
+                sock = await self._connected(await self.addresses(url, host, port, trace))
+                _, remote_ip = await _handed_over(sock, conversation, tls, host)
+        except (OSError, EOFError) as error:
+            raise fetch_error(error, url, trace) from error
+        await trace.send_connection_create_end()
+        return remote_ip
+
     async def connect_beside(self, stream: Stream, url: str, port: int, trace: HopTrace, *, within: float) -> Stream:
         """Open another connection to where ``stream`` leads, within so many seconds. Raises FetchError.
 
@@ -95,10 +118,9 @@ class Dialer:
         server's own choice, so it is not held to those that a URL may name; the address is, once more.
         """
         await trace.send_connection_create_start()
-        family = socket.AF_INET6 if ":" in (stream.remote_ip or "") else socket.AF_INET
-        found = ResolveResult(
-            hostname=stream.remote_ip or "", host=stream.remote_ip or "", port=port, family=family, proto=0, flags=0
-        )
+        address = stream.remote_ip or ""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        found = ResolveResult(hostname=address, host=address, port=port, family=family, proto=0, flags=0)
         try:
             async with asyncio.timeout(within):
                 beside = await self._reach([found], None, "")
@@ -111,18 +133,21 @@ class Dialer:
         return await self._reach(await self.addresses(url, host, port, trace), tls, host)
 
     async def _reach(self, found: list[ResolveResult], tls: ssl.SSLContext | None, host: str) -> Stream:
-        infos = self._connector.infos(found)
-        sock = await aiohappyeyeballs.start_connection(
-            infos, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, socket_factory=self._connector.new_socket
+        sock = await self._connected(found)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_BUFFER, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, remote_ip = await _handed_over(sock, protocol, tls, host)
+        return Stream(reader, asyncio.StreamWriter(transport, protocol, reader, loop), remote_ip)
+
+    async def _connected(self, found: list[ResolveResult]) -> socket.socket:
+        """Connect to the one of some addresses that answers first."""
+        return await aiohappyeyeballs.start_connection(
+            self._connector.infos(found),
+            happy_eyeballs_delay=_ATTEMPT_DELAY,
+            interleave=1,
+            socket_factory=self._connector.new_socket,
         )
-        try:
-            remote_ip = sock.getpeername()[0]
-            name = host.rstrip(".") if tls is not None else None
-            reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=name, limit=_BUFFER)
-        except BaseException:
-            sock.close()
-            raise
-        return Stream(reader, writer, remote_ip)
 
     def _check_direct(self, url: str, host: str) -> None:
         """Refuse to go round the proxies of the config without having been told to."""
@@ -130,3 +155,19 @@ class Dialer:
             scheme = url.partition(":")[0]
             message = f"{scheme}: URLs do not go by http.proxy; name {host} in http.proxy.no_proxy to fetch it directly"
             raise FetchError(ErrorKind.BLOCKED, message, sent=False)
+
+
+async def _handed_over(
+    sock: socket.socket, protocol: asyncio.Protocol, tls: ssl.SSLContext | None, host: str
+) -> tuple[asyncio.WriteTransport, str]:
+    """Hand a connected socket to the event loop, with TLS if there is a context; return whom it leads to as well."""
+    options: dict[str, Any] = {}
+    if tls is not None:
+        options = {"ssl": tls, "server_hostname": host.rstrip("."), "ssl_handshake_timeout": _NOT_ITS_OWN}
+    try:
+        remote_ip = sock.getpeername()[0]
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock, **options)
+    except BaseException:
+        sock.close()
+        raise
+    return transport, remote_ip

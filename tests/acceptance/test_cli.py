@@ -289,11 +289,12 @@ def test_get_posts_what_it_is_given(fetcher, origin):
 
 
 def test_get_of_what_is_no_url_is_a_usage_error(fetcher):
-    done = fetcher("get", "example.org:80/x", "ftp://example.org/")
+    done = fetcher("get", "example.org:80/x", "gopher://example.org/")
     assert done.returncode == 2
     assert done.stderr == (
         "fetcher get: example.org:80/x: has no scheme; write http:// or https:// before it\n"
-        "fetcher get: ftp://example.org/: nothing here fetches ftp: URLs\n"
+        "fetcher get: gopher://example.org/: nothing here fetches gopher: URLs; "
+        "it takes http:, https:, ws:, wss:, ftp:, ftps:, tcp:, tls:, udp:\n"
     )
 
 

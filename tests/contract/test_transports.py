@@ -65,7 +65,7 @@ def open_files() -> set[str]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what a server, which may be in another thread, notes of its clients."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110  it is no event of this loop
             await asyncio.sleep(0.01)
 

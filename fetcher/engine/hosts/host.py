@@ -1,8 +1,8 @@
 """The hosts of a process: what holds for each and what has been learnt about it, for every scheduler that asks it.
 
 Pure: time is passed in, in seconds. Several batches that ask the same host are one client to it. So its limits, its
-slots, its next start and its care belong to a `Host`, and what waits for it to the `Line` of each scheduler. One run
-has one scheduler, and every host one line.
+slots, its next start, its budget and its care belong to a `Host`, and what waits for it to the `Line` of each
+scheduler. One run has one scheduler, and every host one line.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from fetcher.engine.hosts.accounts import Accounts
 from fetcher.engine.hosts.care import UNLIMITED, Care
 from fetcher.engine.hosts.limiter import CATCH_UP, HostLimits, strictest
+from fetcher.engine.hosts.quota import Quota
 from fetcher.interfaces import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fetcher.engine.hosts.limiter import LimitSettings
 
 # Hosts without jobs of which something is remembered; the oldest are forgotten first.
 _MOST_REMEMBERED = 10_000
+_MOST_QUOTAS = 100_000
 
 
 class Asker(Protocol):
@@ -47,13 +50,26 @@ class Asker(Protocol):
         """Take into account that another scheduler has taken the turn of a line."""
 
 
+class Owner(Protocol):
+    """Who starts the jobs of a scheduler. Called only if its hosts are shared, in the middle of what another does."""
+
+    def may_start(self) -> bool:
+        """Tell whether a job could be started now if a host were free."""
+
+    def look_again(self, *, ready: bool) -> None:
+        """Have ``next`` called soon if ``ready``, else at `Scheduler.wake_at`, which may have changed."""
+
+    def take_back(self, leases: Sequence[Lease]) -> None:
+        """Give leases back to the queue: their host is to be left alone for a while."""
+
+
 class Host(msgspec.Struct, eq=False):
     """One host that somebody has jobs of, or may not ask yet.
 
     ``given``: what the config of the process says; ``configured``: that and what its lines ask for; ``limits``: what
     holds now, after what has been learnt. ``latency``: of late, in seconds, for display. ``free_at``: when it may be
-    asked next; ``was_free_at``: the same before the last start. ``turn_at``, ``virtual``: see
-    `fetcher.engine.hosts.turns`.
+    asked next; ``was_free_at``: the same before the last start. ``quota``: its budget, None as long as there is none.
+    ``turn_at``, ``virtual``: see `fetcher.engine.hosts.turns`.
     """
 
     name: str
@@ -66,6 +82,7 @@ class Host(msgspec.Struct, eq=False):
     latency: float = 0.0
     free_at: float = 0.0
     was_free_at: float = 0.0
+    quota: Quota | None = None
     turn_at: float = 0.0
     virtual: dict[int, float] | None = None
 
@@ -86,7 +103,8 @@ class Line(msgspec.Struct, eq=False):
 
     ``backlog``: how many jobs there are to come, here and in the queue, as far as known. ``room``: how many to hold.
     ``entry``: the order of its entry in one of the scheduler's heaps, 0 if it has none; any other entry is out of date.
-    ``own``: limits of its batch alone. ``passed``, ``missed_until``: see `fetcher.engine.hosts.turns`.
+    ``own``: limits of its batch alone. ``credentials``: the budgets of what its batch shows the host; ``quotas``: all
+    that a start is charged to. ``passed``, ``missed_until``: see `fetcher.engine.hosts.turns`.
     """
 
     host: Host
@@ -97,6 +115,8 @@ class Line(msgspec.Struct, eq=False):
     in_flight: int = 0
     entry: int = 0
     own: HostLimits | None = None
+    credentials: tuple[Quota, ...] = ()
+    quotas: tuple[Quota, ...] = ()
     passed: float = 0.0
     missed_until: float = 0.0
 
@@ -113,6 +133,8 @@ class Hosts:
         self._limits_of = settings.lookup()
         self._hosts: dict[str, Host] = {}
         self._remembered: OrderedDict[str, Care] = OrderedDict()
+        self._quotas: OrderedDict[str, Quota] = OrderedDict()
+        self.accounts = Accounts()
         self.some_in_trouble = False
 
     def __iter__(self) -> Iterator[Host]:
@@ -123,6 +145,7 @@ class Hosts:
         """Take a line in, which may make the limits of its host stricter."""
         host = line.host
         host.lines.append(line)
+        line.quotas = _charged(line)
         if line.own is not None:
             free_at, alone = host.free_at, len(host.lines) == 1
             self.refit(host, now)
@@ -137,13 +160,13 @@ class Hosts:
         if line.own is not None:
             self.refit(host, now)
         if not host.lines and not host.is_needed(now):
-            self._forget(host)
+            self._forget(host, now)
 
     def sweep(self, now: float) -> None:
         """Forget hosts that were kept although they had no line, and need not be any more."""
         for host in list(self._hosts.values()):
             if not host.lines and not host.is_needed(now):
-                self._forget(host)
+                self._forget(host, now)
 
     def host(self, name: str) -> Host:
         """Return a host by its name, new if it is not there."""
@@ -156,8 +179,25 @@ class Hosts:
             else:
                 care.follow(self._settings, given)
                 limits = care.limits(given)
-            host = self._hosts[name] = Host(name, given, given, care, limits)
+            host = self._hosts[name] = Host(name, given, given, care, limits, quota=self._quotas.pop(name, None))
+            if given.budget:
+                self.quota(host).aim(given.budget)
         return host
+
+    def quota(self, host: Host) -> Quota:
+        """Return the budget of a host, from now on one of its own if it had none."""
+        if host.quota is None:
+            host.quota = Quota(in_flight=host.in_flight)
+            for line in host.lines:
+                line.quotas = _charged(line)
+        return host.quota
+
+    def reopen(self, quota: Quota, now: float) -> None:
+        """Have everybody look again who waits for a budget."""
+        for host in list(self._hosts.values()):
+            for line in host.lines:
+                if line.waiting and quota in line.quotas:
+                    line.asker.reconsider(line, now)
 
     def least(self, per_host: HostLimits) -> HostLimits:
         """Return what holds for a host of which nothing is known, if a batch asks for so much per host."""
@@ -174,6 +214,8 @@ class Hosts:
     def refit(self, host: Host, now: float) -> None:
         """Have the limits follow what the config and the lines of a host ask for."""
         host.configured = strictest(host.given, (line.own for line in host.lines if line.own is not None))
+        if host.configured.budget or host.quota is not None:
+            self.quota(host).aim(host.configured.budget)
         self.adjust(host, now)
         for line in host.lines:
             line.asker.reconsider(line, now)
@@ -191,9 +233,19 @@ class Hosts:
         # Rows that can not be fetched have no host, and nothing to be polite to.
         return self._limits_of(name) if name else UNLIMITED
 
-    def _forget(self, host: Host) -> None:
+    def _forget(self, host: Host, now: float) -> None:
         del self._hosts[host.name]
+        if host.quota is not None and not host.quota.is_idle(now):
+            self._quotas[host.name] = host.quota
+            if len(self._quotas) > _MOST_QUOTAS:
+                self._quotas.popitem(last=False)
         if host.care.notable:
             self._remembered[host.name] = host.care
             if len(self._remembered) > _MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
+
+
+def _charged(line: Line) -> tuple[Quota, ...]:
+    """Return all that a start of a line is charged to."""
+    own = line.host.quota
+    return line.credentials if own is None else (*line.credentials, own)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from fetcher.budgets import Budget
 from fetcher.engine.growth import MOST_AUTO
 from fetcher.engine.hosts.breaker import BreakerSettings
 from fetcher.settings import Duration, Rate, Settings
@@ -56,6 +57,9 @@ class HostLimits(Settings):
     """Requests started per second, evenly spaced."""
     delay: Duration = 0.0
     """The shortest time between the starts of two requests."""
+    budget: Budget = ()
+    """How many requests are started at most in any second, minute, hour or day: ``[10/s, 600/m, 50000/d]``. Within a
+    second they are evenly spaced; what is longer may be used up at once."""
 
     @property
     def interval(self) -> float:
@@ -103,16 +107,18 @@ def _lookup(hosts: Mapping[str, HostLimits], default: HostLimits) -> Callable[[s
 
 def strictest(configured: HostLimits, others: Iterable[HostLimits]) -> HostLimits:
     """Return limits that keep to all of these. What ``others`` leave to its default says nothing."""
-    concurrency, delay, rate = configured.concurrency, configured.delay, configured.rate
+    concurrency, delay, rate, budget = configured.concurrency, configured.delay, configured.rate, configured.budget
     for limits in others:
         if "concurrency" in limits.model_fields_set:
             concurrency = min(concurrency, limits.concurrency)
         if limits.rate is not None:
             rate = limits.rate if rate is None else min(rate, limits.rate)
         delay = max(delay, limits.delay)
-    if (concurrency, delay, rate) == (configured.concurrency, configured.delay, configured.rate):
+        budget += tuple(allowance for allowance in limits.budget if allowance not in budget)
+    found = {"concurrency": concurrency, "delay": delay, "rate": rate, "budget": budget}
+    if all(getattr(configured, name) == value for name, value in found.items()):
         return configured
-    return configured.model_copy(update={"concurrency": concurrency, "delay": delay, "rate": rate})
+    return configured.model_copy(update=found)
 
 
 def next_start(previous: float, now: float, limits: HostLimits) -> float:

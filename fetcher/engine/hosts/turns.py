@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fetcher.engine.hosts.accounts import opens_at
+
 if TYPE_CHECKING:
     from fetcher.engine.hosts.host import Host, Line
 
@@ -26,7 +28,7 @@ def before(line: Line, now: float) -> list[Line]:
     """Return the lines that a line has to let go first: none if the host bears all of them at once."""
     host = line.host
     there = [other for other in host.lines if other is not line and _goes_first(other, line, now)]
-    if there and not host.limits.interval:
+    if there and not host.limits.interval and not line.quotas:
         free = host.limits.concurrency - host.in_flight
         if sum(len(other.waiting) for other in there) < free:
             return []
@@ -36,8 +38,9 @@ def before(line: Line, now: float) -> list[Line]:
 def goes_at(line: Line, now: float) -> float:
     """Return when a line may go whose host has a free slot: when that may be asked, or when others had their time."""
     host = line.host
-    until = max(host.turn_at, host.free_at) + GRACE
-    return until if until > now and before(line, now) else host.free_at
+    at = opens_at(line, now) if line.quotas else host.free_at
+    until = max(host.turn_at, at) + GRACE
+    return until if until > now and before(line, now) else at
 
 
 def may_go(line: Line, now: float) -> bool:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from fetcher.settings import BodySettings
 from fetcher.transports.bodies.storing import BodyStore
-
-if TYPE_CHECKING:
-    from fetcher.settings import BodySettings
 
 
 class _Opened(msgspec.Struct):

@@ -2,9 +2,9 @@
 
     user and password of the URL -> the first entry of ``ftp.logins`` for the host -> anonymous
 
-Servers lock accounts after a few wrong passwords. So the first login of an account waits for nobody, but all others wait
-for it; and what was refused once is not tried again in this run. An account that was let in before and no longer is
-meets a server that has enough connections: many say so by the same code.
+Servers lock accounts after a few wrong passwords. So all logins of an account wait for the outcome of the first; and
+what was refused once is not tried again in this run. An account that was let in before and no longer is meets a server
+that has enough connections: many say so by the same code.
 """
 
 from __future__ import annotations

@@ -183,6 +183,20 @@ class PooledConnection(ResponseHandler):
         if arrival is not None and not arrival.done():
             arrival.set_result(None)
 
+    def hand_over(self, parser: Any, payload: Any, arrived: bytes) -> None:
+        """Give what has arrived behind a head, and all that follows, to a parser of another protocol for good.
+
+        It is one as aiohttp has them, and puts what it reads into a payload. The pool does not take it back.
+        """
+        self.rest()
+        self._upgraded = True
+        self.set_parser(parser, payload)
+        if arrived:
+            self.data_received(arrived)
+        if self.transport is None:
+            # It was lost before there was anybody to be told.
+            parser.feed_eof()
+
     # Of the pool
 
     def rest(self) -> None:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from contextlib import contextmanager
 from io import BytesIO
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from aiohttp import ClientOSError, ClientRequest, ClientTimeout, ServerDisconnectedError
@@ -26,6 +26,7 @@ from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import IDEMPOTENT, Header
 from fetcher.transports.http.connection import PooledConnection
 from fetcher.transports.http.faults import fetch_error
+from fetcher.transports.http.uploads import Upload, sent_with
 from fetcher.transports.http.wire import ResponseParser
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 class Hop(msgspec.Struct):
-    """A request as it goes onto the wire. ``url`` is absolute and already encoded; no ``lane`` is the usual one."""
+    """A request as it goes onto the wire. ``url`` is absolute and already encoded; no ``lane`` is the usual one.
+
+    ``upload``, in place of ``body``, is put together while it is sent.
+    """
 
     method: str
     url: str
@@ -82,6 +86,7 @@ class Hop(msgspec.Struct):
     body: bytes | None
     timeout: ClientTimeout
     lane: Lane | None = None
+    upload: Upload | None = None
 
 
 USUAL_LANE = Lane()
@@ -162,6 +167,8 @@ class ConnectionExchange:
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Send the request, on another connection if a reused one turns out to be closed."""
         url = hop.url
+        if hop.upload is not None:
+            await hop.upload.measure()
         end = _end_of_origin(url)
         lane = hop.lane
         key = url[:end] if lane is None else (url[:end], lane)
@@ -203,7 +210,10 @@ class ConnectionExchange:
         parser = ResponseParser(hop.method, self._bounds)
         protocol.expect(parser)
         transport.write(data)
-        if transport.get_write_buffer_size():
+        if hop.upload is not None:
+            with uploading(transport, trace, self._loop):
+                head = await sent_with(hop.upload, protocol, trace.taken)
+        elif transport.get_write_buffer_size():
             with uploading(transport, trace, self._loop):
                 head = await protocol.head()
         else:
@@ -219,7 +229,9 @@ class ConnectionExchange:
         if hop.headers is self._usual and body is None and hop.method not in _EXPECT_BODY:
             return line.encode("ascii") + route.head
         length = b""
-        if body is not None or hop.method in _EXPECT_BODY:
+        if hop.upload is not None:
+            length = b"Content-Length: %d\r\n" % hop.upload.size
+        elif body is not None or hop.method in _EXPECT_BODY:
             length = b"Content-Length: %d\r\n" % len(body or b"")
         fields, own_host = _fields(hop.headers)
         host = b"" if own_host else route.host
@@ -314,13 +326,18 @@ class SessionExchange:
         _check_line(f"{hop.method} {hop.url}")
         _fields(hop.headers)
         lane = hop.lane or USUAL_LANE
+        # aiohttp only sends those of a proxy with CONNECT.
+        headers = [*hop.headers, *lane.proxy_headers] if _is_forwarded(hop, lane) else hop.headers
+        data: Any = _payload(hop.body)
+        if hop.upload is not None:
+            await hop.upload.measure()
+            headers, data = [*headers, ("Content-Length", str(hop.upload.size))], hop.upload.blocks(trace.taken)
         try:
             response = await self._session.request(
                 hop.method,
                 URL(hop.url, encoded=True),
-                # aiohttp only sends these with CONNECT.
-                headers=[*hop.headers, *lane.proxy_headers] if _is_forwarded(hop, lane) else hop.headers,
-                data=_payload(hop.body),
+                headers=headers,
+                data=data,
                 allow_redirects=False,
                 ssl=True if lane.tls is None else lane.tls,
                 proxy=lane.proxy,
@@ -329,6 +346,8 @@ class SessionExchange:
                 trace_request_ctx=trace,
             )
         except Exception as error:
+            if hop.upload is not None and hop.upload.failure is not None:
+                raise hop.upload.failure from error
             raise fetch_error(error, hop.url, trace) from error
         if response.status == _SWITCHING:
             response.close()

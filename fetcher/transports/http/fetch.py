@@ -15,6 +15,7 @@ from fetcher.references import printable, shown
 from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.http.caching.recall import NOT_MODIFIED, UNCOMMON, Known, Recall, check_asked
 from fetcher.transports.http.exchange import USUAL_LANE, Answer, Exchange, Hop
+from fetcher.transports.http.rate_limits import rate_limit
 from fetcher.transports.http.redirects import (
     REDIRECTS,
     RedirectPolicy,
@@ -121,6 +122,7 @@ class Fetch:
     async def _receive(self, hop: Hop, answer: Answer, timings: Timings) -> Response:
         response = self.response = head_of(hop, answer, timings, self.redirects)
         response.length_unknown = answer.length_unknown
+        response.rate_limit = rate_limit(answer.headers, answer.fields)
         known, recall = self._known, self._means.recall
         if answer.status in UNCOMMON:
             check_asked(hop, answer.status, known)

@@ -74,14 +74,14 @@ def follow(hop: Hop, status: int, location: str, policy: RedirectPolicy = _USUAL
         named = shown(location)[:200]
         message = f"points from https to {named!r}, which request.downgrade: refuse does not allow"
         raise FetchError(ErrorKind.BAD_REDIRECT, message, status=status)
-    method, body, headers = hop.method, hop.body, hop.headers
+    method, body, headers, upload = hop.method, hop.body, hop.headers, hop.upload
     if (status == _SEE_OTHER and method != "HEAD") or (status in _TURN_POST_INTO_GET and method == "POST"):
-        method, body = "GET", None
+        method, body, upload = "GET", None, None
         headers = [header for header in headers if header[0].lower() not in _OF_BODY]
     if origin_of(target) != origin_of(hop.url):
         headers = [header for header in headers if not is_private(header, policy.private)]
     first = hop.first if isinstance(hop, RedirectedHop) else hop.url
-    return RedirectedHop(method, target, headers, body, hop.timeout, hop.lane, first=first)
+    return RedirectedHop(method, target, headers, body, hop.timeout, hop.lane, upload, first=first)
 
 
 def shown_headers(headers: list[Header]) -> list[Header]:

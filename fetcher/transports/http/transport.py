@@ -22,6 +22,8 @@ from pydantic_core import PydanticCustomError
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.guard import GuardSwitch
+from fetcher.model import method_with_body
+from fetcher.references import is_private
 from fetcher.settings import BodySettings, ByteSize, Duration, RequestSettings, Settings, switch
 from fetcher.transports.bodies.decoding import ACCEPT_ENCODING
 from fetcher.transports.bodies.reading import BodyReader
@@ -34,11 +36,12 @@ from fetcher.transports.http.exchange import Exchange, Hop, Lane
 from fetcher.transports.http.fetch import Fetch, Means
 from fetcher.transports.http.fields import merged
 from fetcher.transports.http.proxies.proxying import ProxySection
-from fetcher.transports.http.redirects import redirect_policy
+from fetcher.transports.http.redirects import RedirectedHop, redirect_policy
 from fetcher.transports.http.resolver import DnsSettings
 from fetcher.transports.http.robots.obeying import RobotsExchange
 from fetcher.transports.http.session import HttpSession
 from fetcher.transports.http.tls import TlsSettings
+from fetcher.transports.http.uploads import Upload
 from fetcher.transports.watchdog import Floor, Watchdog
 
 if TYPE_CHECKING:
@@ -47,6 +50,9 @@ if TYPE_CHECKING:
     from fetcher.interfaces import Standing
     from fetcher.model import Header, Job, Response
     from fetcher.transports.bodies.storing import BodyStore
+
+_NOWHERE = "about:blank"
+"""What no URL is of the same origin as."""
 
 
 def _cache(value: object) -> object:
@@ -143,6 +149,7 @@ class HttpTransport:
         self._request = request
         self._body = body
         self._method = request.method.upper()
+        self._method_with_body = method_with_body(self._method)
         # What is decoded can not be gone on with in the middle.
         codings = "identity" if body.range == "resume" else ACCEPT_ENCODING
         self._headers = _with_defaults(list(request.headers.items()), config.user_agent, codings)
@@ -257,9 +264,22 @@ class HttpTransport:
         if job.checksum is not None:
             # It is most likely that of the file, whose codings might be taken off otherwise.
             own = merged(own, [("Accept-Encoding", "identity")])
+        upload = None
+        if job.parts is not None:
+            upload = Upload(job.parts, self._request.upload_dir)
+            own = merged([("Content-Type", upload.content_type)], own)
         headers = merged(own, self._headers) if own else self._headers
         lane = self._lane if job.verify is None else self._session.lane(job.verify)
-        return Hop(job.method or self._method, job.url, headers, job.body, self._timeout, lane)
+        has_body = job.body is not None or upload is not None
+        method = job.method or (self._method_with_body if has_body else self._method)
+        hop = Hop(method, job.url, headers, job.body, self._timeout, lane, upload)
+        return self._foreign(hop) if job.foreign else hop
+
+    def _foreign(self, hop: Hop) -> Hop:
+        """Return the hop of a job whose URL an answer of another origin has named: like one that it redirects to."""
+        private = redirect_policy(self._request).private
+        headers = [header for header in hop.headers if not is_private(header, private)]
+        return RedirectedHop(hop.method, hop.url, headers, hop.body, hop.timeout, hop.lane, hop.upload, first=_NOWHERE)
 
 
 def _with_defaults(headers: list[Header], user_agent: str, codings: str) -> list[Header]:

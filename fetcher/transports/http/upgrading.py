@@ -80,15 +80,8 @@ class UpgradeAnswer(ConnectionAnswer):
         return transport
 
     def hand_over(self, parser: Any, payload: Any) -> None:
-        """Give all that arrives from now on to a parser as aiohttp has them, which puts it into a payload."""
-        protocol = self._protocol
-        protocol.rest()
-        protocol.set_parser(parser, payload)
-        if self._upgrading.rest:
-            protocol.data_received(self._upgrading.rest)
-        if protocol.transport is None:
-            # It was lost before there was anybody to be told.
-            parser.feed_eof()
+        """Give all that comes behind the head to a parser; see ``PooledConnection.hand_over``."""
+        self._protocol.hand_over(parser, payload, self._upgrading.rest)
 
     def close(self) -> None:
         """Close the connection."""

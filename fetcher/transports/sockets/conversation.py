@@ -8,6 +8,7 @@ nothing is received much faster than it is read.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fetcher.transports.http.connection import is_cut_off
@@ -107,9 +108,10 @@ class Conversation(asyncio.Protocol):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def abort(self) -> None:
-        """Close it at once. What was not sent is not, and what comes is not read."""
+        """Close it at once, if it is open. What was not sent is not, and what comes is not read."""
         self._left = memoryview(b"")
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def _send(self) -> None:
         while self._left and not self._blocked:
@@ -118,7 +120,9 @@ class Conversation(asyncio.Protocol):
             self._transport.write(piece)
         if self._half_close and not self._left and not self._transport.is_closing():
             self._half_close = False
-            self._transport.write_eof()
+            # Of a connection that was reset just now, whoever reads is told.
+            with suppress(OSError):
+                self._transport.write_eof()
 
     async def _arrived(self) -> None:
         self._arrival = self._loop.create_future()

@@ -54,7 +54,7 @@ class AtLength:
     """The answer has so many bytes."""
 
     closes = False
-    quiet = None
+    quiet: float | None = None
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -76,7 +76,7 @@ class AtDelimiter:
     """The answer ends with these bytes, where they first appear; they belong to it."""
 
     closes = False
-    quiet = None
+    quiet: float | None = None
 
     def __init__(self, delimiter: bytes) -> None:
         self._delimiter = delimiter

@@ -49,7 +49,7 @@ class Wanted:
         return self.most == 1 and not self._met
 
     def is_last(self, message: Message, count: int) -> bool:
-        """Tell whether this message, the ``count``-th, is the last. Raises FetchError if it has to be and will not do."""
+        """Tell whether the ``count``-th message is the last. Raises FetchError if it has to be and will not do."""
         if not self._met:
             return count == self.most
         data = message.encode() if isinstance(message, str) else message

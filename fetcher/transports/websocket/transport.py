@@ -22,7 +22,6 @@ from fetcher.errors import ConfigError, ErrorKind, FetchError
 from fetcher.model import Receive
 from fetcher.settings import BodySettings, ByteSize, RequestSettings, Settings
 from fetcher.transports.bodies.reading import BodyReader
-from fetcher.transports.bodies.storing import BodyStore
 from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, AuthEntry
 from fetcher.transports.http.exchange import Hop
 from fetcher.transports.http.fields import merged
@@ -104,15 +103,13 @@ class WebSocketTransport:
 
     async def open(self) -> None:
         """Get ready. Raises ConfigError if bodies can not be stored where they should be."""
-        store = None
-        if self._body.store == "file":
-            store = BodyStore(self._body)
-            self._opened.push_async_callback(store.close)
-            await store.open()
+        store = await self._session.bodies.open(self._body)
+        if store is not None:
+            self._opened.push_async_callback(self._session.bodies.close, store)
         most, bound = self._config.max_message_size, "websocket.max_message_size"
         if self._body.overflow == "fail" and self._body.max_size < most:
             most, bound = self._body.max_size, "body.max_size"
-        exchange, bodies = self._authenticated(self._session.upgrading()), BodyReader(self._body, store)
+        exchange, bodies = await self._authenticated(self._session.upgrading()), BodyReader(self._body, store)
         config = self._config
         self._means = Means(
             exchange,
@@ -125,12 +122,13 @@ class WebSocketTransport:
             bound=bound,
         )
 
-    def _authenticated(self, exchange: Exchange) -> Exchange:
+    async def _authenticated(self, exchange: Exchange) -> Exchange:
         if not self._config.auth:
             return exchange
         lane, tokens = self._session.lane(None), self._session.exchange(self._usual)
         layer = AuthenticatingExchange(exchange, self._config.auth, tokens=tokens, timeout=self._timeout, lane=lane)
         self._opened.push_async_callback(layer.close)
+        await layer.open()
         return layer
 
     async def close(self) -> None:

@@ -233,3 +233,18 @@ def test_every_date_is_read_to_the_second(when):
     when = when.replace(tzinfo=UTC, microsecond=0)
     expected = max(0.0, (when - NOW) / timedelta(seconds=1))
     assert parse_retry_after(format_datetime(when, usegmt=True), NOW) == expected
+
+
+def test_an_unexpected_answer_is_tried_again_if_its_kind_is_whatever_its_status():
+    unexpected = attempt(kind=ErrorKind.UNEXPECTED, status=503)
+    assert decide(POLICY, unexpected, low) is None
+    tried = RetrySettings(errors=[ErrorKind.UNEXPECTED])
+    assert decide(tried, unexpected, low) == Retry(0.0)
+    assert decide(tried, attempt(kind=ErrorKind.UNEXPECTED, status=200, method="POST"), low) is None
+
+
+def test_what_is_not_ready_yet_says_when_it_is_and_nothing_of_its_host():
+    policy = RetrySettings(errors=[ErrorKind.UNEXPECTED])
+    early = attempt(kind=ErrorKind.UNEXPECTED, status=202, retry_after=7.0)
+    assert decide(policy, early, low) == Retry(7.0)
+    assert host_rest(policy, early) is None

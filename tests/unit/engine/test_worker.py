@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC
 
 import pytest
 
 from fetcher.engine.worker import Worker
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.expectations import LARGE, Expectation, ExpectSettings
 from fetcher.model import Job, Outcome, Redirect, Rejection, Response, Timings
 from fetcher.testing import MockTransport, ok
 
@@ -17,6 +19,12 @@ JOB = Job(id="0-1", url="http://a.test/", host="a.test", meta={"x": 1})
 
 def worker(respond=None, **settings):
     return Worker("b", {"http": MockTransport(respond, **settings)}, "GET")
+
+
+def expecting(response, **expected):
+    expectation = ExpectSettings(**expected).build()
+    expectation.check()
+    return Worker("b", {"http": MockTransport(lambda _: response)}, "GET", expect=expectation)
 
 
 def raising(error):
@@ -146,6 +154,58 @@ async def test_retry_after_is_read_from_an_error_response(status, expected):
 
     _, attempt = await worker(respond).attempt(JOB, 0)
     assert attempt.retry_after == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "kind"),
+    [
+        (200, {"status": [200, 404]}, None),
+        (404, {"status": [200, 404]}, None),
+        (500, {"status": "5xx"}, None),
+        (200, {"status": 204}, "unexpected"),
+        (404, {"status": 200}, "http_4xx"),
+        (429, {"status": 200, "json": "never"}, "http_4xx"),
+        (503, {"json": "never"}, "http_5xx"),
+        (200, {"json": "never"}, "unexpected"),
+        (404, {"status": 404, "json": "never"}, "unexpected"),
+    ],
+)
+async def test_what_is_expected_decides_the_outcome(status, expected, kind):
+    response = ok(JOB, status=status)
+    response.body = b"{}"
+    result, attempt = await expecting(response, **expected).attempt(JOB, 0)
+    assert (result.outcome, result.error_kind) == (Outcome.FAILED if kind else Outcome.OK, kind)
+    assert (result.error_message is None) is (kind is None)
+    assert (result.status, result.body) == (status, b"{}")
+    assert (attempt and attempt.kind) == kind
+
+
+async def test_a_large_body_is_looked_at_on_another_thread(monkeypatch):
+    threads = []
+    missed = Expectation.missed
+
+    def noted(self, response):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return missed(self, response)
+
+    monkeypatch.setattr(Expectation, "missed", noted)
+    response = ok(JOB)
+    for size in (LARGE, LARGE + 1):
+        response.body = b"[" + b" " * (size - 2) + b"]"
+        result, _ = await expecting(response, json="length(@) == `0`").attempt(JOB, 0)
+        assert result.outcome is Outcome.OK
+    assert threads == [True, False]
+
+
+async def test_what_was_not_had_is_not_held_to_anything():
+    error = FetchError(ErrorKind.BODY_INCOMPLETE, "half", response=ok(JOB), status=200)
+
+    def respond(_):
+        raise error
+
+    expectation = ExpectSettings(status=200).build()
+    result, _ = await Worker("b", {"http": MockTransport(respond)}, "GET", expect=expectation).attempt(JOB, 0)
+    assert result.error_kind is ErrorKind.BODY_INCOMPLETE
 
 
 def test_a_rejected_row_is_a_record_without_an_attempt():

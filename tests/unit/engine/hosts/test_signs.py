@@ -67,3 +67,8 @@ def test_every_kind_without_a_status_says_what_it_says():
 def test_a_failure_with_a_status_is_an_answer_unless_the_connection_was_lost():
     assert sign(kind=ErrorKind.TOTAL_TIMEOUT, status=200) is Sign.ANSWERED
     assert sign(kind=ErrorKind.CONNECTION_RESET, status=200) is Sign.LOST
+
+
+@pytest.mark.parametrize("fields", [{"status": 200}, {"status": 202, "retry_after": 5.0}, {"status": 503}, {}])
+def test_an_unexpected_answer_is_one_of_a_host_that_is_well(fields):
+    assert sign(kind=ErrorKind.UNEXPECTED, **fields) is Sign.ANSWERED

@@ -1,0 +1,134 @@
+"""Whose budget a request is charged to: that of the credentials which go with it, and that of its host. Pure.
+
+Credentials are known by what shows who is asking, so that batches that use the same ones share a budget. Which go with
+a host, its batch says; the budget of a host is one for all.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fetcher.budgets import BudgetRule
+from fetcher.engine.hosts.quota import Quota
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fetcher.engine.hosts.host import Line
+
+# Accounts of which nobody has jobs any more, and hosts; those that count least are forgotten first.
+_MOST_KEPT = 10_000
+
+
+class _Account(msgspec.Struct, eq=False):
+    """A quota, and the rules of those who share it."""
+
+    quota: Quota
+    rules: list[BudgetRule]
+
+
+class Accounts:
+    """The quotas of all credentials that are used, or were within the longest window of their budget."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Account] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, Quota]]:
+        """Yield all identities with their quotas."""
+        return ((identity, account.quota) for identity, account in self._accounts.items())
+
+    def join(self, rule: BudgetRule) -> Quota:
+        """Return the quota of a rule, which is as strict as all that have joined it."""
+        account = self._accounts.get(rule.identity)
+        if account is None:
+            account = self._accounts[rule.identity] = _Account(Quota(), [])
+        account.rules.append(rule)
+        account.quota.aim(allowance for one in account.rules for allowance in one.budget)
+        return account.quota
+
+    def leave(self, rule: BudgetRule, now: float) -> None:
+        """Let a rule go. What has been counted is kept as long as it counts."""
+        account = self._accounts[rule.identity]
+        account.rules.remove(rule)
+        if account.rules:
+            account.quota.aim(allowance for one in account.rules for allowance in one.budget)
+        self.sweep(now)
+
+    def sweep(self, now: float) -> None:
+        """Forget what need not be known any more."""
+        unused = [identity for identity, account in self._accounts.items() if not account.rules]
+        idle = [identity for identity in unused if self._accounts[identity].quota.is_idle(now)]
+        for identity in idle or unused[: max(0, len(unused) - _MOST_KEPT)]:
+            del self._accounts[identity]
+
+
+class Purse:
+    """The accounts of one batch: what each of its hosts is charged to. ``close`` it when the batch has ended."""
+
+    def __init__(self, accounts: Accounts, rules: Sequence[BudgetRule]) -> None:
+        self._accounts = accounts
+        self._rules = rules
+        # Those that some host has asked for.
+        self._joined: dict[int, Quota] = {}
+
+    def of(self, name: str) -> tuple[Quota, ...]:
+        """Return the quotas of the credentials that go with requests to a host.
+
+        There are several if some of them are for certain ports alone: then it has to keep to all of them.
+        """
+        found: list[Quota] = []
+        for index, rule in enumerate(self._rules):
+            certain = any(fnmatchcase(name, pattern) for pattern in rule.hosts)
+            if certain or any(fnmatchcase(name, pattern) for pattern in rule.some_ports):
+                found.append(self._quota(index))
+            if certain:
+                break
+        return tuple(dict.fromkeys(found))
+
+    def close(self, now: float) -> None:
+        """Let the accounts go. May be called twice."""
+        for index in self._joined:
+            self._accounts.leave(self._rules[index], now)
+        self._joined.clear()
+
+    def _quota(self, index: int) -> Quota:
+        if index not in self._joined:
+            self._joined[index] = self._accounts.join(self._rules[index])
+        return self._joined[index]
+
+
+def opens_at(line: Line, now: float) -> float:
+    """Return when the host of a line may be asked for its jobs: by its own limits, and by its budgets."""
+    host = line.host
+    at = host.free_at
+    # What is left of a host that was given up is not asked for.
+    for quota in () if host.care.given_up else line.quotas:
+        at = max(at, quota.opens_at(now))
+    return at
+
+
+def demand(line: Line, now: float, within: float) -> tuple[float, int]:
+    """Return when the host of a line may be asked, and how many of its jobs to hold: what may start that soon."""
+    if not line.quotas:
+        return line.host.free_at, line.room
+    return opens_at(line, now), min(line.room, *(quota.room(now, within) for quota in line.quotas))
+
+
+def take(line: Line, now: float) -> None:
+    """Charge a start to all budgets of a line."""
+    for quota in line.quotas:
+        quota.take(now)
+
+
+def give_back(line: Line) -> None:
+    """Take it back that a request was sent: it ends without."""
+    for quota in line.quotas:
+        quota.give_back()
+
+
+def done(line: Line, now: float) -> list[Quota]:
+    """Note that a request of a line has ended; return the quotas that this has opened."""
+    return [quota for quota in line.quotas if quota.done(now)]

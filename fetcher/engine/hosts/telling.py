@@ -1,0 +1,26 @@
+"""What answers say is left of a budget, brought to the scheduler whose requests are charged to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fetcher.engine.scheduler import Scheduler
+    from fetcher.model import Job, Response
+
+
+def teller(scheduler: Scheduler) -> Callable[[Job, Response, float], None]:
+    """Return what tells a scheduler of answers with a ``rate_limit``, to requests that began so many seconds ago."""
+
+    def tell(job: Job, response: Response, took: float) -> None:
+        now = asyncio.get_running_loop().time()
+        # After redirects it is the last host that says so.
+        host = (urlsplit(response.final_url).hostname or job.host) if response.redirects else job.host
+        if response.rate_limit is not None:
+            scheduler.told(host, response.rate_limit, now - took, now, own=host == job.host)
+
+    return tell

@@ -1,0 +1,121 @@
+"""``fetcher get`` with all that it can ask, as whoever types it has it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from origin_process import origin_process
+
+from fetcher.cli.app import main
+
+
+@pytest.fixture(scope="module")
+def origin():
+    with origin_process() as process:
+        yield process
+
+
+@pytest.fixture
+def get(capfdbinary):
+    """Run a get; return its exit code, and the bytes of standard output and error."""
+
+    def run(*arguments):
+        code = main(["get", *arguments])
+        captured = capfdbinary.readouterr()
+        return code, captured.out, captured.err.decode()
+
+    return run
+
+
+@pytest.fixture
+def echoed(get, origin):
+    """Return what the origin says that it was asked."""
+
+    def run(*arguments):
+        code, out, err = get(f"{origin.url}/json/1", "--raw", *arguments)
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    return run
+
+
+def test_json(echoed, tmp_path):
+    said = echoed("--json", '{"a": [1, null]}', "-X", "PUT")
+    assert (said["method"], said["headers"]["content-type"]) == ("PUT", "application/json")
+    assert said["body"] == '{"a":[1,null]}'
+    (tmp_path / "a.json").write_text("[]")
+    assert echoed("--json", f"@{tmp_path / 'a.json'}")["body"] == "[]"
+
+
+def test_form_and_params(echoed):
+    said = echoed("--form", "a=1", "--form", "b=x y&z", "--param", "q=a&b", "--param", "q=2")
+    assert (said["method"], said["body"]) == ("POST", "a=1&b=x+y%26z")
+    assert said["headers"]["content-type"] == "application/x-www-form-urlencoded"
+    assert said["args"] == {"q": ["a&b", "2"]}
+
+
+def test_multipart(echoed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("contents")
+    said = echoed("-F", "note=hello", "-F", "file=@a.txt", "-F", f"again=@{tmp_path / 'a.txt'}")
+    assert said["headers"]["content-type"].startswith("multipart/form-data; boundary=")
+    assert said["body"].count("contents") == said["body"].count('filename="a.txt"') == 2
+    assert 'name="note"' in said["body"]
+
+
+def test_hex_and_data(echoed):
+    assert echoed("--hex", "68656c6c6f")["body"] == "hello"
+    assert echoed("-d", "${HOME} {row.x}")["body"] == "${HOME} {row.x}"
+
+
+def test_a_user_is_known_to_the_server_alone(get, echoed, origin, monkeypatch):
+    monkeypatch.setenv("FETCHER_PASSWORD", "secret")
+    assert echoed("-u", "me")["headers"]["authorization"] == "Basic bWU6c2VjcmV0"
+    code, out, err = get(f"{origin.url}/bytes/1", "-u", "me:secret")
+    assert code == 0
+    assert b"secret" not in out
+    assert b"bWU6c2VjcmV0" not in out
+    assert err == ""
+
+
+def test_raw_is_the_body_byte_by_byte(get, origin):
+    code, out, err = get(f"{origin.url}/bytes/3000", "--raw")
+    assert (code, len(out), err) == (0, 3000, "")
+    code, record, _ = get(f"{origin.url}/bytes/3000")
+    assert json.loads(record)["body"].encode() == out
+
+
+def test_raw_says_what_went_wrong_on_standard_error(get, origin):
+    url = f"{origin.url}/status/404"
+    assert get(url, "--raw") == (3, b"status 404\n", f"fetcher get: {url}: http_4xx: the server answered 404\n")
+    assert get(url, "--raw", "-s", "expect.status=404") == (0, b"status 404\n", "")
+
+
+def test_expect_works_for_get_as_for_all(get, origin):
+    condition = "expect.json=\"path == '/json/2'\""
+    assert get(f"{origin.url}/json/2", "-s", condition)[0] == 0
+    code, out, _ = get(f"{origin.url}/json/1", "-s", condition, "-s", "expect.retry=false")
+    assert (code, json.loads(out)["error_kind"]) == (3, "unexpected")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["{url}", "--data", "a", "--hex", "00"], "--data and --hex: a request has one body"),
+        (["{url}", "--hex", "0x"], "{url}: body.hex is not hex"),
+        (["{url}", "--length", "4"], "{url}: has receive, which means nothing for http: URLs; they have method"),
+        (["udp://127.0.0.1:9", "-H", "a: b"], "udp://127.0.0.1:9: has headers, which means nothing for udp: URLs"),
+        (["tcp://127.0.0.1:9", "--messages", "1"], "tcp://127.0.0.1:9: receive of tcp: URLs has delimiter"),
+        (["tcp://127.0.0.1", "-d", "x"], "tcp://127.0.0.1: has no usable port"),
+        (["{url}", "{url}", "--raw"], "--raw writes the body of one URL"),
+        (["{url}", "--raw", "--no-body"], "--raw and --no-body: there would be nothing to write"),
+        (["{url}", "-u", "me:\x1b[31m"], "{url}: auth has a control character"),
+    ],
+)
+def test_what_can_not_be_meant_is_a_usage_error(get, arguments, why):
+    url = "http://127.0.0.1:9/"
+    code, out, err = get(*(argument.format(url=url) for argument in arguments))
+    assert (code, out) == (2, b"")
+    assert err.startswith(f"fetcher get: {why.format(url=url)}")
+    assert err.rstrip("\n").isprintable()
