@@ -270,7 +270,8 @@ class Batch:
         So would what is in the sinks if there are other stages now, or other conditions and fields of a sink.
         """
         records = "stages, or the where, select or drop of a sink,"
-        for name, what in ((_FINGERPRINT, "sources"), (_SINKS, "sinks"), (_RECORDS, records)):
+        jobs = "sources" if self.config.pagination is None else "sources or the pagination"
+        for name, what in ((_FINGERPRINT, jobs), (_SINKS, "sinks"), (_RECORDS, records)):
             # A run that began with an earlier version did not keep all of them.
             if self._marks.get(name, current[name] if name == _RECORDS else None) != current[name]:
                 raise ConfigError(

@@ -21,7 +21,7 @@ from fetcher.expressions import compiled, is_true, json_of
 from fetcher.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fetcher.model import Response
 
@@ -32,6 +32,8 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9a-z-]+"  # noqa: S105  of RFC 9110, section 5.6.2
 _MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}")
 _SHOWN = 100
 _OK = 200
+# After 101 (RFC 9110, section 15.2.2) it is another protocol that answers.
+_NOT_HTTP = frozenset({None, 101})
 _HUNDRED = 100
 
 
@@ -101,12 +103,12 @@ class ExpectSettings(Settings):
         list[Statuses] | None, BeforeValidator(_listed, json_schema_input_type=list[Statuses] | int | str | None)
     ] = Field(default=None, min_length=1)
     """The statuses that are ``ok``, and no others are: `200`, `2xx`, `200-204`, or a list of such. One that is not is a
-    failure even if it is a 2xx; a 404 that is expected is none. Answers without a status (not http) are not asked."""
+    failure even if it is a 2xx; a 404 that is expected is none. What is not http has no status, and is not asked."""
     content_type: Annotated[
         list[MediaType] | None, BeforeValidator(_listed, json_schema_input_type=list[str] | str | None)
     ] = Field(default=None, min_length=1)
     """The media types that are ``ok``: `application/json`, `text/*`, or a list of such; parameters are not compared.
-    Answers without a status (not http) are not asked."""
+    What is not http has none, and is not asked."""
     json_: str | None = Field(default=None, alias="json", min_length=1)
     """A JMESPath condition that the body, which has to be JSON, meets: `status == 'done'`. What is empty, null or
     false does not meet it."""
@@ -133,7 +135,7 @@ class ExpectSettings(Settings):
 
 
 class Expectation:
-    """What every answer of a batch is held to. Pure; ``check`` goes first, and may import what it needs."""
+    """What every answer of a batch is held to. Pure; any thread may ask it. ``check`` may import what it needs."""
 
     def __init__(self, settings: ExpectSettings) -> None:
         self._settings = settings
@@ -150,7 +152,7 @@ class Expectation:
     def takes(self, response: Response, *, usual: bool) -> bool:
         """Tell whether the status of an answer is one that is ok; ``usual`` is whether it is if nobody says."""
         ranges, status = self._settings.status, response.status
-        if ranges is None or status is None:
+        if ranges is None or status is None or status in _NOT_HTTP:
             return usual
         # The body of an earlier answer that was a 200, which is all that there are, is as good as another such answer.
         among = {status, _OK} if response.revalidated else {status}
@@ -158,38 +160,38 @@ class Expectation:
 
     def status_missed(self, response: Response) -> str:
         """Say what is wrong with a status that ``takes`` is not for."""
-        wanted = ", ".join(map(str, self._settings.status or ()))
-        return f"expected the status {wanted}, and it is {response.status}"[: 3 * _SHOWN]
+        return f"expected the status {_among(self._settings.status or ())}, and it is {response.status}"
 
     def takes_long(self, response: Response) -> bool:
         """Tell whether ``missed`` is to be called on a thread."""
-        of_body = self._search is not None or self._find is not None
-        return of_body and response.body is not None and len(response.body) > LARGE
+        return response.body is not None and len(response.body) > LARGE and bool(self._settings.of_body)
 
     def missed(self, response: Response) -> str | None:
         """Say what is wrong with an answer whose status is well, None if nothing is."""
         return (
             self._type_missed(response)
-            or (None if self._search is None else self._json_missed(self._search, response))
+            or (None if self._settings.json_ is None else self._json_missed(self._settings.json_, response))
             or (None if self._find is None else self._text_missed(self._find, response))
         )
 
     def _type_missed(self, response: Response) -> str | None:
         wanted = self._settings.content_type
-        if wanted is None or response.status is None:
+        if wanted is None or response.status in _NOT_HTTP:
             return None
         found = (response.content_type or "").partition(";")[0].strip()
         if self._types.fullmatch(found):
             return None
         shown = f"it is {_quoted(found)}" if found else "the answer names none"
-        return f"expected the content type {', '.join(wanted)[: 2 * _SHOWN]}, and {shown}"
+        return f"expected the content type {_among(wanted)}, and {shown}"
 
-    def _json_missed(self, search: Callable[[Any], Any], response: Response) -> str | None:
-        expected = f"expected JSON with {_quoted(self._settings.json_ or '')}"
+    def _json_missed(self, condition: str, response: Response) -> str | None:
+        expected = f"expected JSON with {_quoted(condition)}"
         if (why := _unreadable(response)) is not None:
             return f"{expected}, and {why}"
+        if self._search is None:
+            self._search = compiled(condition, "expect.json")
         try:
-            value = search(json_of(response.body or b""))
+            value = self._search(json_of(response.body or b""))
         except ValueError as error:
             return f"{expected}, and {_escaped(str(error))}{_cut(response)}"
         # What is not true has no contents that could be anybody's secret.
@@ -202,6 +204,12 @@ class Expectation:
             return None
         why = why or _unreadable(response) or f"it is not in the {len(body):,} bytes that there are{_cut(response)}"
         return f"expected a body in which {_quoted(self._settings.matches or '')} is found, and {why}"
+
+
+def _among(wanted: Iterable[object]) -> str:
+    """Write what would have been well, or the beginning of it."""
+    text = ", ".join(map(str, wanted))
+    return text if len(text) <= 2 * _SHOWN else text[: 2 * _SHOWN] + "..."
 
 
 def _unreadable(response: Response) -> str | None:

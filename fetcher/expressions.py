@@ -5,6 +5,7 @@ What is false in JMESPath is ``false``, ``null`` and whatever is empty: ``""``, 
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SHOWN = 200
+# A list of many fields is below it, and what doubles at every step is soon above.
+_MOST_GROWTH = 1000
+_EITHER = frozenset({"comparator", "and_expression", "or_expression", "not_expression"})
+_SEVERAL = frozenset({"multi_select_list", "multi_select_dict"})
 
 
 def compiled(expression: str, user: str) -> Callable[[Any], Any]:
@@ -28,6 +33,7 @@ def compiled(expression: str, user: str) -> Callable[[Any], Any]:
     try:
         parsed = jmespath.compile(expression)
         _check_functions(parsed.parsed, jmespath.functions.Functions.FUNCTION_TABLE)
+        _check_growth(parsed.parsed)
     except (ValueError, RecursionError) as error:
         said = str(error).partition("\n")[0].removeprefix("Invalid jmespath expression: ").rstrip(":")
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else said
@@ -69,7 +75,7 @@ def _check_functions(node: Any, table: Mapping[str, Any]) -> None:
     nodes = [node]
     while nodes:
         found = nodes.pop()
-        nodes += found["children"]
+        nodes += _children(found)
         if found["type"] != "function_expression":
             continue
         name, count = found["value"], len(found["children"])
@@ -79,3 +85,25 @@ def _check_functions(node: Any, table: Mapping[str, Any]) -> None:
         variadic = bool(signature) and signature[-1].get("variadic", False)
         if count < len(signature) or (count > len(signature) and not variadic):
             raise ValueError(f"{name}() takes {len(signature)} arguments, not {count}")
+
+
+def _check_growth(node: Any) -> None:
+    """Raise ValueError for an expression that could take all memory, whatever it is applied to."""
+    if _growth(node) > _MOST_GROWTH:
+        raise ValueError("it makes too many copies of what it is given")
+
+
+def _growth(node: Any) -> int:
+    """Return how many copies of what it is given an expression can make: ``[@, @][]`` makes two, and thrice that 8.
+
+    Somebody else may have written it, and it is applied among everything else that goes on.
+    """
+    sizes = [_growth(child) for child in _children(node)]
+    if node["type"] in _SEVERAL:
+        return sum(sizes)
+    return max(sizes, default=1) if node["type"] in _EITHER else prod(sizes)
+
+
+def _children(node: Any) -> list[Any]:
+    """Return the nodes under a node; those of a slice are numbers."""
+    return [child for child in node["children"] if isinstance(child, dict)]

@@ -268,11 +268,7 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
         # The message may quote the URL; where that could be a password it is not passed on.
         reason = str(error) if str(error) and not may_have_userinfo(url) else "is not a URL"
         raise RowError(ErrorKind.INVALID_URL, reason) from None
-    if not parsed.scheme or _HOST_AND_PORT.match(url):
-        raise RowError(ErrorKind.INVALID_URL, "has no scheme; write http:// or https:// before it")
-    if parsed.scheme not in SCHEMES:
-        known = ", ".join(f"{scheme}:" for scheme in SCHEMES)
-        raise RowError(ErrorKind.UNSUPPORTED_SCHEME, f"nothing here fetches {parsed.scheme}: URLs; it takes {known}")
+    _check_scheme(parsed.scheme, url)
     port = SCHEMES[parsed.scheme] if port is None else port
     if not host or not port:
         raise RowError(ErrorKind.INVALID_URL, "has no host" if not host else "has no usable port")
@@ -286,6 +282,15 @@ def _normalise(url: str) -> tuple[URL, Header | None]:
     credentials = unquote_to_bytes(parsed.raw_user or "") + b":" + unquote_to_bytes(parsed.raw_password or "")
     header = ("Authorization", "Basic " + b64encode(credentials).decode("ascii"))
     return parsed.with_user(None).with_fragment(None), header
+
+
+def _check_scheme(scheme: str, url: str) -> None:
+    """Raise RowError for what nothing here fetches."""
+    if not scheme or _HOST_AND_PORT.match(url):
+        raise RowError(ErrorKind.INVALID_URL, "has no scheme; write http:// or https:// before it")
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{known}:" for known in SCHEMES)
+        raise RowError(ErrorKind.UNSUPPORTED_SCHEME, f"nothing here fetches {scheme}: URLs; it takes {known}")
 
 
 def _check_socket(parsed: URL) -> None:
@@ -332,10 +337,3 @@ def _check_ipv6(host: str, url: str) -> None:
         raise RowError(ErrorKind.INVALID_URL, "its host in brackets is no IPv6 address") from None
     if percent and not _ZONE.fullmatch(percent + zone):
         raise RowError(ErrorKind.INVALID_URL, "the zone of its IPv6 address is no name of an interface (RFC 6874)")
-
-
-def __getattr__(name: str) -> Any:
-    import fetcher.job_objects
-    if name in {"job_from_mapping", "JOB_KEYS"}:
-        return getattr(fetcher.job_objects, name)
-    raise AttributeError(name)

@@ -56,6 +56,7 @@ _KNOWN = {
 }
 """What of its request a job may say, by the scheme of its URL."""
 _STREAMS = frozenset({"tcp", "tls"})
+_FILES = frozenset({"ftp", "ftps"})
 _WEB_SOCKETS = frozenset({"ws", "wss"})
 
 
@@ -145,7 +146,7 @@ def _authorized(scheme: str, row: Mapping[str, Any], header: Header, headers: li
     """Return the headers with the one of ``auth``, which goes before the one that the URL would give."""
     if "authorization" in _names(list((row.get("headers") or {}).items())):
         raise _wrong("has both auth and an Authorization header; a request has one of them")
-    if scheme in COMMANDS and not header[1].startswith("Basic "):
+    if scheme in _FILES and not header[1].startswith("Basic "):
         raise _wrong(f"has auth with a token, which {scheme}: does not know; write {{username: ..., password: ...}}")
     return [*(kept for kept in headers if kept[0].lower() != "authorization"), header]
 

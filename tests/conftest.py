@@ -9,6 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servers.httpbin import HttpbinServer
     from servers.nats import NatsServer
     from servers.postgres import PostgresServer
     from servers.redis import RedisServer
@@ -63,6 +64,19 @@ def webhook() -> Iterator[WebhookServer]:
     from servers.webhook import webhook_server  # noqa: PLC0415  nothing is started, nor imported, that is not asked for
 
     yield from webhook_server()
+
+
+@pytest.fixture(scope="session")
+def httpbin() -> Iterator[HttpbinServer]:
+    """Start httpbin."""
+    from servers.httpbin import httpbin_server  # noqa: PLC0415  nothing is started, nor imported, that is not asked for
+
+    yield from httpbin_server()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long without doing much, so that all the others run beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -22,7 +22,6 @@ USUAL = {
     "PBSZ": "200 so be it",
     "PROT": "200 so be it",
     "MDTM": "213 20200102030405",
-    "REST": "350 go on",
 }
 
 
@@ -117,7 +116,8 @@ class Session:
         await self.say(f"227 come (127,0,0,1,{port // 256},{port % 256})")
 
     async def do_retr(self, argument: str) -> None:
-        await self.transfer(self.server.body)
+        start, self.start = self.start, 0
+        await self.transfer(self.server.body[start:])
 
     async def do_list(self, argument: str) -> None:
         await self.transfer(self.server.body)
@@ -142,13 +142,15 @@ class Session:
             else:
                 future.set_result(Peer(reader, writer, self.server.transfers))
 
-        tls = self.server.tls if self.secure else None
-        self._listening = await asyncio.start_server(accept, self.server.host, 0, ssl=tls)
+        self._listening = await asyncio.start_server(accept, self.server.host, 0)
         return int(self._listening.sockets[0].getsockname()[1])
 
     async def data(self) -> Peer:
         assert self._data is not None
         data = await self._data
+        if self.secure:
+            # As most servers do, once they have said that the data come.
+            await data._writer.start_tls(self.server.tls)
         self.data_tls = data._writer.get_extra_info("ssl_object")
         return data
 

@@ -5,13 +5,15 @@ To have another transport pass the contract suite, add a line to ``WAYS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from transport_partners.datagrams import DatagramPartner
 from transport_partners.ftp import FtpPartner
 from transport_partners.streams import HttpPartner, StreamPartner
+from transport_partners.websocket import WebSocketPartner
 
 from fetcher.errors import FetchError
 from fetcher.interfaces import Transport
@@ -84,18 +86,22 @@ async def socket_transport(
 
 
 class Way(NamedTuple):
-    """A transport, by the name of its section, and somebody to talk to. ``exchange`` is for http alone."""
+    """A transport, by the name of its section, and somebody to talk to. ``exchange`` is for http alone.
+
+    ``settings`` are those of its section.
+    """
 
     section: str
     partner: Partner
     exchange: str = ""
+    settings: Mapping[str, Any] = {}
 
     def opened(self, http: dict[str, Any] | None = None, **sections: Any) -> AbstractAsyncContextManager[Transport]:
         """Open it, with these sections of a config: ``http``, ``request``, ``body``."""
         http = {**self.partner.http, **(http or {})}
         if self.section == "http":
             return http_transport(self.exchange, **sections, **http)
-        return socket_transport(self.section, http=http, **sections)
+        return socket_transport(self.section, http=http, **sections, **self.settings)
 
 
 WAYS: dict[str, Way] = {
@@ -103,6 +109,9 @@ WAYS: dict[str, Way] = {
     "http-session": Way("http", HttpPartner(), "session"),
     "tcp": Way("tcp", StreamPartner("tcp")),
     "tls": Way("tcp", StreamPartner("tls")),
+    "udp": Way("udp", DatagramPartner(), settings={"timeout": "300ms", "tries": 2}),
+    "ws": Way("websocket", WebSocketPartner("ws")),
+    "wss": Way("websocket", WebSocketPartner("wss")),
     "ftp": Way("ftp", FtpPartner("ftp")),
     "ftps": Way("ftp", FtpPartner("ftps")),
 }

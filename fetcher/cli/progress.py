@@ -51,7 +51,7 @@ class Rate:
 
     def eta(self, engine: Engine) -> float | None:
         """Estimate the seconds to the end, None while the sources are still being read or nothing moves."""
-        return engine.left / self.value if engine.fed and self.value > 0 else None
+        return engine.left / self.value if self.value > 0 and not engine.growing else None
 
 
 async def show(batch: Batch, console: Console) -> None:
@@ -115,7 +115,7 @@ def render(batch: Batch, rate: Rate, quiet: float | None = None) -> Group:
     engine = batch.engine
     tally = engine.delivery.tally
     head = Table.grid(padding=(0, 2))
-    total = f"{engine.added:,}" + ("" if engine.fed else "+")
+    total = f"{engine.added:,}" + ("+" if engine.growing else "")
     head.add_row(
         Text(batch.config.name, style="bold"),
         Text(f"{engine.done:,}/{total}"),

@@ -17,12 +17,14 @@ class Bound(StrEnum):
 
     HOST_LIMITS = "host limits"
     RATE = "host rate"
+    BUDGET = "budget"
     CRAWL_DELAY = "crawl delay"
     LEARNT = "overloaded hosts"
     REST = "hosts at rest"
     BREAKER = "hosts that are down"
     CONCURRENCY = "concurrency"
     SERVICE = "concurrency of the service"
+    TOKEN = "token endpoint"  # noqa: S105  no secret
     ROBOTS = "robots.txt"
     PROXY = "proxy"
     DNS = "dns"
@@ -53,6 +55,13 @@ ADVICE: Mapping[Bound, tuple[str, str]] = {
             "limits.hosts for some of them; of batches that ask the same host the strictest counts."
         ),
     ),
+    Bound.BUDGET: (
+        "Jobs wait for budgets that are used up: of keys, of hosts, or what servers say is left (RateLimit headers).",
+        (
+            "If that is more than was agreed upon, raise the budget of http.auth, limits.per_host or limits.hosts; "
+            "batches that use the same credentials share one. What a server says itself, nothing but time helps."
+        ),
+    ),
     Bound.CRAWL_DELAY: (
         "Jobs wait for hosts whose robots.txt asks for a pause between two requests.",
         "That is their wish. For hosts of your own: http.robots: ignore.",
@@ -62,8 +71,8 @@ ADVICE: Mapping[Bound, tuple[str, str]] = {
         "Lower limits.per_host.concurrency to what they can bear; if they are well, see limits.adapt.",
     ),
     Bound.REST: (
-        "Jobs wait for hosts that have asked to be left alone for a while (429, 503, Retry-After).",
-        "Nothing but time helps; a lower limits.per_host.rate avoids it.",
+        "Jobs wait for hosts that have asked to be left alone for a while (429, 503, Retry-After), or need a token.",
+        "Nothing but time helps; a lower limits.per_host.rate avoids the one, a token endpoint that is up the other.",
     ),
     Bound.BREAKER: (
         "Jobs wait for hosts that do not answer, and are only tried now and then.",
@@ -79,6 +88,10 @@ ADVICE: Mapping[Bound, tuple[str, str]] = {
             "Raise limits.concurrency in the config of the service (and of the batch, if it has its own); weight and "
             "priority of batches say who is served first."
         ),
+    ),
+    Bound.TOKEN: (
+        "Requests wait for a token of OAuth 2.0.",
+        "Its endpoint (token_url of http.auth) is slow; it is asked once for all who wait.",
     ),
     Bound.ROBOTS: (
         "Requests wait for the robots.txt of their host.",

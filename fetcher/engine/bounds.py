@@ -48,6 +48,7 @@ _RESOLUTION = 0.001
 
 _OF_PHASE = {
     "robots.txt": Bound.ROBOTS,
+    "token": Bound.TOKEN,
     "proxy": Bound.PROXY,
     "dns": Bound.DNS,
     "connect": Bound.CONNECT,

@@ -249,6 +249,16 @@ class Engine:
         return self._slots.waiting > 0
 
     @property
+    def waits_for_pages(self) -> bool:
+        """Tell whether workers wait until the queue has the jobs of next pages."""
+        return self._follower is not None and self._follower.is_behind
+
+    @property
+    def growing(self) -> bool:
+        """Tell whether more jobs may be added: rows of sources, or next pages."""
+        return not self.fed or (self._follower is not None and self.left > 0)
+
+    @property
     def shared_slots(self) -> Slots | None:
         """The slots that it shares with other engines, None if it has its own."""
         shared = self._parts.slots
@@ -266,11 +276,6 @@ class Engine:
         await self._feeder.run(marks)
         self.fed = True
         self._end_if_finished()
-
-    @property
-    def waits_for_pages(self) -> bool:
-        """Tell whether workers wait until the queue has the jobs of next pages."""
-        return self._follower is not None and self._follower.is_behind
 
     def _on_followed(self, added: int) -> None:
         self.added += added

@@ -25,6 +25,7 @@ TRANSIENT = (
     ErrorKind.PROXY_UNREACHABLE,
     ErrorKind.PROXY_REFUSED,
     ErrorKind.BODY_INCOMPLETE,
+    ErrorKind.FTP_4XX,
     ErrorKind.READ_TIMEOUT,
     ErrorKind.TOTAL_TIMEOUT,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fetcher.engine.advice import Bound
 from fetcher.engine.bounds import AtWork, HeldBack, Sample, Service, strain
+from fetcher.engine.hosts.accounts import opens_at
 from fetcher.engine.hosts.limiter import CATCH_UP
 from fetcher.interfaces import Surveyed
 
@@ -84,6 +85,8 @@ def _room(line: Line, now: float) -> tuple[Bound, int]:
         return Bound.BREAKER, 0
     if host.free_at > now + limits.interval + CATCH_UP:
         return Bound.REST, 0
+    if line.quotas and opens_at(line, now) > max(now, host.free_at):
+        return Bound.BUDGET, 0
     free = max(0, limits.concurrency - host.in_flight)
     if limits.interval and (free or host.free_at > now):
         return _pace(line), int(free > 0 and host.free_at <= now)

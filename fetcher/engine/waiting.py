@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import heapq
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from fetcher.engine.hosts.accounts import opens_at
 from fetcher.interfaces import Lease, Observable, Standing
 
 if TYPE_CHECKING:
     from fetcher.engine.engine import Engine
-    from fetcher.engine.hosts.host import Host
 
 _MOST_NAMED = 5
 
@@ -59,24 +60,21 @@ def look(engine: Engine, now: float) -> Waiting:
     running = list(engine.running.values())
     oldest = heapq.nsmallest(_MOST_NAMED, running, key=lambda job: job.started)
     queued = engine.queued
-    resting = [host for host in engine.scheduler.hosts() if _rests(host, now)] if queued else []
-    soonest = heapq.nsmallest(_MOST_NAMED, resting, key=lambda host: host.free_at)
+    hosts = ((line.host.name, opens_at(line, now) - now) for line in engine.scheduler.lines()) if queued else ()
+    resting = ((name, seconds) for name, seconds in hosts if name and seconds > 0)
+    soonest = heapq.nsmallest(_MOST_NAMED, resting, key=itemgetter(1))
     due_at = engine.next_due_at
     return Waiting(
         in_flight=len(running),
         stragglers=[_straggler(engine, job, now) for job in oldest],
         queued=queued,
         next_due=None if due_at is None or not queued else max(0.0, due_at - now),
-        resting=[(host.name, host.free_at - now) for host in soonest],
+        resting=soonest,
         postponed=engine.postponed.reasons(now)[:_MOST_NAMED] if queued else [],
         writing=sorted(engine.delivery.writing),
         reading=not engine.fed,
         draining=engine.draining,
     )
-
-
-def _rests(host: Host, now: float) -> bool:
-    return bool(host.name) and host.free_at > now
 
 
 def _straggler(engine: Engine, running: Running, now: float) -> Straggler:

@@ -18,6 +18,7 @@ from fetcher.origin.bodies import SMALL, compressed, content, pieces, stream
 from fetcher.origin.parsing import KEPT_BODY, BadRequestError, Request, decimal, number
 from fetcher.origin.replies import DROPPED, Answer, Reply
 from fetcher.origin.tables import remember
+from fetcher.origin.weather import Weather
 
 if TYPE_CHECKING:
     from fetcher.origin.server import OriginConfig
@@ -39,6 +40,7 @@ class Routes:
         self._buckets: dict[tuple[str, float], tuple[float, float]] = {}
         self._slots: dict[tuple[str, int, float], asyncio.Semaphore] = {}
         self._under_way: dict[tuple[str, int, float], int] = {}
+        self._weather = Weather()
 
     def answer(self, request: Request, path: str) -> Answer:
         """Answer as `path`, which has no leading slash, would."""
@@ -240,6 +242,10 @@ class Routes:
         reply = _json({"cookie": request.head.get("cookie")})
         return Reply(200, reply.body, tuple(f"Set-Cookie: {pair}; Path=/" for pair in pairs), reply.kind)
 
+    def weather(self, request: Request, _: str) -> Answer:
+        """Show the weather of a CITY; 401 without a key, 429 past N a second for that key."""
+        return self._weather.answer(request, monotonic())
+
     def robots(self, _request: Request, _rest: str) -> Answer:
         """Disallow /private to all robots."""
         return Reply(body=b"User-agent: *\nDisallow: /private\n")
@@ -295,6 +301,7 @@ _TABLE = (
     Route("/headers", Routes.headers),
     Route("/echo", Routes.echo),
     Route("/cookies/set?k=v", Routes.cookies),
+    Route("/weather?q=CITY&appid=KEY&limit=N", Routes.weather),
     Route("/robots.txt", Routes.robots, fixed=True),
     Route("/private/REST...", Routes.private),
     Route("/health", Routes.health, fixed=True),

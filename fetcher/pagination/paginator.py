@@ -43,6 +43,7 @@ class Paginator:
     def __init__(self, settings: PaginationSettings, request: RequestSettings) -> None:
         self.max_pages = settings.max_pages
         self._form = _form(settings)
+        self._method = request.method.upper()
         self._private = private_names(request)
         self._downgrade = request.downgrade == "follow"
 
@@ -99,6 +100,8 @@ class Paginator:
             id=page_id(root, page),
             url=target.url,
             host=target.host,
+            # That it has a body now is no reason to ask in another way than for the first page.
+            method=job.method if body is None or job.body is not None else job.method or self._method,
             headers=headers if wanted.body is None else _as_json(headers),
             body=body,
             checksum=None,

@@ -111,6 +111,30 @@ class Dialer:
         await trace.send_connection_create_end()
         return remote_ip
 
+    async def resolve(self, url: str, host: str, port: int, trace: HopTrace, *, within: float) -> list[ResolveResult]:
+        """Return where datagrams may be sent, for which nothing has to be opened. Raises FetchError."""
+        await trace.send_connection_create_start()
+        try:
+            async with asyncio.timeout(within):
+                found = await self.addresses(url, host, port, trace)
+        except TimeoutError as error:
+            raise fetch_error(error, url, trace) from error
+        trace.enter_connect()
+        await trace.send_connection_create_end()
+        return found
+
+    def datagrams(self, address: ResolveResult) -> socket.socket:
+        """Return a socket for datagrams to and from an address, to be closed by the caller. Raises OSError."""
+        ((family, _, _, _, where),) = self._connector.infos([address])
+        sock = self._connector.new_socket((family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, "", where))
+        try:
+            sock.setblocking(False)  # noqa: FBT003  its only argument
+            sock.connect(where)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
     async def connect_beside(self, stream: Stream, url: str, port: int, trace: HopTrace, *, within: float) -> Stream:
         """Open another connection to where ``stream`` leads, within so many seconds. Raises FetchError.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
 from math import inf
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -22,24 +21,22 @@ from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import Receive, Response, Timings
 from fetcher.request_content import receive_of
 from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
-from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.http.faults import fetch_error
 from fetcher.transports.http.tracing import HopTrace
 from fetcher.transports.sockets.conversation import Conversation
 from fetcher.transports.sockets.framing import ending_of
-from fetcher.transports.watchdog import Floor, Watchdog
+from fetcher.transports.sockets.watched import METHOD, SocketTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from fetcher.interfaces import Standing
     from fetcher.model import Header, Job
+    from fetcher.transports.bodies.reading import BodyReader
     from fetcher.transports.dialing import Dialer
     from fetcher.transports.http.session import HttpSession
     from fetcher.transports.sockets.framing import Ending
+    from fetcher.transports.sockets.watched import SocketFetch
     from fetcher.transports.watchdog import Watch
-
-_METHOD = "SEND"
 
 
 class ReceiveSettings(Settings):
@@ -60,6 +57,9 @@ class ReceiveSettings(Settings):
     def receive(self) -> Receive | None:
         """Return it as jobs have it."""
         given = {name: value for name, value in self if value is not None}
+        if len(given) > 1:
+            words = f"has {' and '.join(given)}; one of them says when an answer is whole"
+            raise PydanticCustomError("receive", "{words}", {"words": words})
         try:
             return receive_of(given) if given else None
         except ValueError as error:
@@ -79,62 +79,21 @@ class TcpConfig(Settings):
         return TcpTransport(self, request, body, session)
 
 
-class TcpTransport:
+class TcpTransport(SocketTransport):
     """Fetches tcp and tls URLs."""
 
     schemes: Sequence[str] = ("tcp", "tls")
 
     def __init__(self, config: TcpConfig, request: RequestSettings, body: BodySettings, session: HttpSession) -> None:
-        self.half_close = config.half_close
-        self.receive = config.receive.receive()
-        self.timeout = request.timeout
-        self._body = body
-        self._session = session
-        self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
-        self._bodies: BodyReader | None = None
-        self._dialer: Dialer | None = None
-        self._opened = AsyncExitStack()
+        super().__init__(request, body, session)
+        self._half_close = config.half_close
+        self._receive = config.receive.receive()
 
-    async def open(self) -> None:
-        """Get ready. Raises ConfigError or StateBusyError if bodies can not be stored."""
-        store = await self._session.bodies.open(self._body)
-        if store is not None:
-            self._opened.push_async_callback(self._session.bodies.close, store)
-        self._bodies = BodyReader(self._body, store)
-        self._dialer = self._session.dialer()
-
-    async def close(self) -> None:
-        """Stop. Every connection belongs to a fetch, and ends with it. May be called twice."""
-        self._watchdog.close()
-        self._bodies = self._dialer = None
-        await self._opened.aclose()
-
-    async def fetch(self, job: Job, within: float = inf) -> Response:
-        """Fetch one job. Raises FetchError if no whole answer could be had."""
-        if self._bodies is None or self._dialer is None:
-            raise RuntimeError("the transport is not open")
-        limit = job.timeout or self.timeout.total
-        watch = self._watchdog.start(limit, self.timeout.read, job, within)
-        fetch = _Fetch(self, job, watch)
-        try:
-            return await fetch.run(self._dialer, self._bodies)
-        except asyncio.CancelledError:
-            verdict = watch.verdict(ErrorKind.DEADLINE if watch.deadline >= watch.final else ErrorKind.TOTAL_TIMEOUT)
-            raise fetch.told(verdict) from None
-        except FetchError as error:
-            fetch.told(error)
-            raise
-        finally:
-            self._watchdog.stop(watch)
-            fetch.close()
-
-    def standing(self, job: Job) -> Standing | None:
-        """Tell what the fetch of a job is at, for display."""
-        return self._watchdog.standing(job)
-
-    def at_work(self) -> Iterator[tuple[Job, str, float]]:
-        """Yield each job under way with its phase, and for how many seconds that has lasted."""
-        return self._watchdog.at_work()
+    def begin(self, job: Job, watch: Watch) -> SocketFetch:
+        """Return the fetch of a job, not yet run."""
+        ending = ending_of(job.receive or self._receive)
+        half_close = self._half_close and ending.closes and ending.quiet is None
+        return _Fetch(job, watch, ending, half_close=half_close, within=self.timeout.connect)
 
 
 class _SilenceError(Exception):
@@ -144,14 +103,14 @@ class _SilenceError(Exception):
 class _Fetch:
     """The fetch of one job. ``response`` is there once there is a connection."""
 
-    def __init__(self, transport: TcpTransport, job: Job, watch: Watch) -> None:
+    def __init__(self, job: Job, watch: Watch, ending: Ending, *, half_close: bool, within: float) -> None:
         self._job = job
         self._watch = watch
-        self._ending = ending_of(job.receive or transport.receive)
-        self._half_close = transport.half_close and self._ending.closes and self._ending.quiet is None
-        self._connect_timeout = transport.timeout.connect
+        self._ending = ending
+        self._half_close = half_close
+        self._within = within
         self._conversation = Conversation(self._taken)
-        self._response: Response | None = None
+        self.response: Response | None = None
 
     async def run(self, dialer: Dialer, bodies: BodyReader) -> Response:
         """Connect, send, and receive. Raises FetchError."""
@@ -165,12 +124,12 @@ class _Fetch:
             url.raw_host or "",
             url.port or 0,
             trace,
-            within=self._connect_timeout,
+            within=self._within,
             tls=context,
         )
-        response = self._response = Response(
+        response = self.response = Response(
             status=None,
-            method=_METHOD,
+            method=METHOD,
             final_url=job.url,
             headers=[],
             length_unknown=self._ending.closes,
@@ -183,16 +142,14 @@ class _Fetch:
         await bodies.read(answer, response, self._watch, job)
         return response
 
-    def told(self, error: BaseException) -> BaseException:
-        """Return the error, with what is known of the fetch that it ended."""
-        if isinstance(error, FetchError):
-            error.sent = self._conversation.sent
-            error.response = self._response
-            waited_for_close = self._ending.closes and self._ending.quiet is None and self._response is not None
-            if error.kind is ErrorKind.READ_TIMEOUT and waited_for_close:
-                hint = "the server has not closed the connection; `receive` can say when an answer is whole"
-                error.message = f"{error.message}, and {hint}"
-        return error
+    def told(self, error: FetchError) -> None:
+        """Put into the error what is known of the fetch that it ended."""
+        error.sent = self._conversation.sent
+        error.response = self.response
+        awaits_close = self._ending.closes and self._ending.quiet is None and self.response is not None
+        if awaits_close and error.kind is ErrorKind.READ_TIMEOUT:
+            hint = "the server has not closed the connection; `receive` can say when an answer is whole"
+            error.message = f"{error.message}, and {hint}"
 
     def close(self) -> None:
         """Close the connection, if there is one."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 from origin_process import origin_process
@@ -96,6 +99,54 @@ def test_expect_works_for_get_as_for_all(get, origin):
     condition = "expect.json=\"path == '/json/2'\""
     assert get(f"{origin.url}/json/2", "-s", condition)[0] == 0
     code, out, _ = get(f"{origin.url}/json/1", "-s", condition, "-s", "expect.retry=false")
+    assert (code, json.loads(out)["error_kind"]) == (3, "unexpected")
+
+
+@pytest.fixture(scope="module")
+def places():
+    """Return the URLs of what the origin serves beside http, by name."""
+    command = [sys.executable, "-m", "fetcher", "origin", "--port", "0", "--sockets"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        found = {}
+        while "messages" not in found:
+            name, url, *_ = process.stdout.readline().split()
+            found[name] = url
+        yield found
+        process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments", "answer"),
+    [
+        ("echo", ["--data", "hello"], b"hello"),
+        ("echo", ["--hex", "00ff0a00", "--until", "\\n"], b"\x00\xff\n"),
+        ("echo", ["-d", "hello", "--length", "2"], b"he"),
+        ("slow", ["-d", "hello", "--length", "5"], b"hello"),
+        ("echo", ["-d", "hello", "--quiet", "100ms"], b"hello"),
+        ("lines", ["-d", "PING\n", "--until", "\\n"], b"PONG\r\n"),
+        ("datagrams", ["-d", "hello"], b"hello"),
+        ("messages /echo", ["-d", "hello"], b"hello"),
+        ("messages /echo", ["--json", '{"a": 1}', "--messages", "1", "-H", "x-a: b"], b'{"a":1}'),
+    ],
+)
+def test_whatever_is_no_http_is_asked_in_the_same_way(get, places, place, arguments, answer):
+    name, _, path = place.partition(" ")
+    assert get(places[name] + path, "--raw", *arguments) == (0, answer, "")
+
+
+def test_the_record_of_a_socket(get, places):
+    code, out, _ = get(places["echo"], "--data", "hello")
+    record = json.loads(out)
+    assert (code, record["method"], record["outcome"], record["body"]) == (0, "SEND", "ok", "hello")
+    assert "status" not in record
+
+
+def test_expect_of_what_is_no_http_is_about_its_body(get, places):
+    expect = ["-s", "expect.status=200", "-s", "expect.content_type=text/plain", "-s", "expect.retry=false"]
+    assert get(places["echo"], "-d", "hello", *expect, "-s", "expect.matches=^h")[0] == 0
+    assert get(places["messages"] + "/echo", "-d", "hello", *expect, "-s", "expect.matches=^h")[0] == 0
+    code, out, _ = get(places["datagrams"], "-d", "hello", *expect, "-s", "expect.matches=^x")
     assert (code, json.loads(out)["error_kind"]) == (3, "unexpected")
 
 

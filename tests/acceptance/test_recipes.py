@@ -59,7 +59,8 @@ def done(ran, code=0):
 def test_every_config_of_the_page_is_a_recipe_and_has_a_test():
     assert len(RECIPES) == PAGE.count("```yaml") > 8
     others = {name for name, (_, runs) in RECIPES.items() if not runs}
-    assert all(f"test_the_recipe_{name}" in globals() for name in others)
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert [name for name in others if f"def test_the_recipe_{name}" not in tests] == []
 
 
 @pytest.mark.parametrize("name", [name for name, (_, runs) in RECIPES.items() if runs])

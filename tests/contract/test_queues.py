@@ -337,6 +337,14 @@ async def test_a_key_is_put_once_for_ever(queue):
     assert ids(await lease(queue)) == ["7", "8"]
 
 
+async def test_a_page_that_was_put_before_is_dropped_and_no_duplicate(queue):
+    await queue.put([job(1, key="k"), job(2, key="p", parent="1")], {})
+    assert await queue.put([job(3, key="p", parent="1"), job(4, key="q", parent="1"), job(5, key="k")], {}) == 1
+    counts = await queue.counts()
+    assert (counts.added, counts.duplicates) == (3, 1)
+    assert balanced(counts)
+
+
 async def test_marks_are_kept_and_the_latest_counts(queue):
     await queue.put(jobs(1), {"a": "1", "b": "ü\n"})
     await queue.put([], {"a": "2"})

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 
 import pytest
 from dns_server import dns_server
 from dnslib import RCODE
+from full_backlog import full_backlog
 from open_doors import open_doors
 from raw_server import answering, ok, raw_server
 from transport_factories import HTTP_EXCHANGES, http_transport, job
@@ -266,28 +265,10 @@ async def test_f06_an_international_name_is_asked_for_in_its_ascii_form(exchange
         assert doors.hosts == [f"xn--bcher-kva.test:{doors.port}"]
 
 
-@contextmanager
-def blackhole(address, port):
-    """Let connections to an IPv6 address and port hang: somebody listens there whose backlog is full."""
-    with ExitStack() as stack:
-        listening = stack.enter_context(socket.socket(socket.AF_INET6))
-        listening.bind((address, port))
-        listening.listen(0)
-        for _ in range(16):
-            caller = stack.enter_context(socket.socket(socket.AF_INET6))
-            caller.settimeout(0.2)
-            try:
-                caller.connect((address, port))
-            except TimeoutError:
-                yield
-                return
-        pytest.skip("connections to a full backlog do not hang here")
-
-
 @pytest.mark.parametrize("addresses", [["::1", "127.0.0.1"], ["127.0.0.1", "::1"]])
 async def test_f11_a_dead_ipv6_address_costs_less_than_a_second(addresses):
     async with raw_server(answering(ok())) as server, dns_server(both=addresses) as dns:
-        with blackhole("::1", server.port):
+        with full_backlog("::1", server.port):
             took = []
             for _ in range(3):  # the fastest: a busy machine is not what is measured
                 async with http_transport("connection", dns=asking(dns)) as transport:
@@ -300,7 +281,7 @@ async def test_f11_a_dead_ipv6_address_costs_less_than_a_second(addresses):
 async def test_f11_a_blackhole_alone_is_waited_for():
     async with raw_server(answering(ok())) as server, dns_server(six=["::1"]) as dns:
         request = {"timeout": {"connect": "500ms"}}
-        with blackhole("::1", server.port):
+        with full_backlog("::1", server.port):
             async with http_transport("connection", request=request, dns=asking(dns)) as transport:
                 error = await fetch_failed(transport, server.url(host="six.test"))
         assert error.kind is ErrorKind.CONNECT_TIMEOUT

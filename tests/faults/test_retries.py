@@ -195,6 +195,20 @@ async def test_f63_post_is_tried_again_if_nothing_had_been_sent(tmp_path):
     assert (record["error_kind"], record["attempts"]) == ("connect_refused", 4)
 
 
+@pytest.mark.parametrize(("methods", "attempts"), [(["GET"], 1), (["GET", "POST"], 2)])
+async def test_f63_post_is_not_sent_again_because_its_answer_was_not_the_expected_one(tmp_path, methods, attempts):
+    origin = Origin(lambda _, tries: ok(b'{"paid": true}' if tries > 1 else b'{"paid": false}'))
+    async with raw_server(origin) as server:
+        [record] = await run_batch(
+            tmp_path,
+            [{"url": server.url("/pay", "a.test"), "method": "POST", "json": {"pay": 1}}],
+            expect={"json": "paid"},
+            retry={"backoff": 0, "methods": methods},
+        )
+    assert (record.get("error_kind"), record["attempts"]) == (None if attempts > 1 else "unexpected", attempts)
+    assert origin.paths["/pay"] == attempts
+
+
 # Storms
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from typing import Any
 
 import pytest
-from raw_server import ok, raw_server
+from raw_server import blackhole, ok, raw_server
 from transport_factories import HTTP_TRANSPORTS, job
 
 from fetcher.errors import ErrorKind, FetchError
@@ -50,20 +49,6 @@ def dripping(head: bytes, drop: bytes = b"x", left: asyncio.Event | None = None)
                 left.set()
 
     return script
-
-
-@contextlib.contextmanager
-def blackhole():
-    """Yield a port of which the kernel drops every SYN: its backlog is full, and nobody accepts."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.socket())
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        for _ in range(8):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listening.getsockname())
-        yield listening.getsockname()[1]
 
 
 async def test_f08_a_connection_that_nobody_takes_is_a_connect_timeout(opened):

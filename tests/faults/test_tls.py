@@ -12,6 +12,7 @@ import pytest
 import trustme
 from certificates import encrypted_key, expired, self_signed, serving, without_intermediate, write_authority
 from raw_server import answering, ok, raw_server, saying
+from tls_server import answering_and_ending
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError
@@ -143,35 +144,6 @@ async def test_f17_tls_on_a_plain_port(opened):
 
 
 # F18: how it ends
-
-
-@contextmanager
-def answering_and_ending(context: ssl.SSLContext, answer: bytes, *, politely: bool) -> Iterator[int]:
-    """Answer one request and close the connection, with close_notify before that or without; yield the port.
-
-    In a thread, as no event loop can be made to leave it out.
-    """
-
-    def serve() -> None:
-        accepted, _ = listening.accept()
-        with context.wrap_socket(accepted, server_side=True) as tls:
-            asked = b""
-            while not asked.endswith(b"\r\n\r\n"):
-                asked += tls.recv(4096)
-            tls.sendall(answer)
-            if politely:
-                # Sends the alert, then waits for that of the client.
-                tls.unwrap().close()
-                return
-            with socket.socket(fileno=tls.detach()) as bare:
-                bare.shutdown(socket.SHUT_WR)
-                bare.recv(4096)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield listening.getsockname()[1]
-        thread.join()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from batches import run_batch
 from raw_server import answering, ok, raw_server, refusing_port, saying
@@ -44,14 +46,6 @@ async def test_without_retry_the_first_answer_is_the_last(tmp_path):
     assert (record["error_kind"], record["attempts"]) == ("unexpected", 1)
 
 
-@pytest.mark.parametrize(("methods", "attempts"), [(None, 1), (["GET", "POST"], 2)])
-async def test_what_may_not_be_sent_twice_is_not_because_its_answer_was_unexpected(tmp_path, methods, attempts):
-    retry = QUICK if methods is None else QUICK | {"methods": methods}
-    job = {"method": "POST", "body": "x"}
-    record = await ask(tmp_path, DONE, ok(b"{}"), ok(b'{"status": "done"}'), job=job, retry=retry)
-    assert record["attempts"] == attempts
-
-
 async def test_a_status_that_is_expected_is_well(tmp_path):
     record = await ask(tmp_path, {"status": [200, 404]}, head(404, body=b"no"))
     assert (record["outcome"], record["status"], record["attempts"], record["body"]) == ("ok", 404, 1, "no")
@@ -76,10 +70,22 @@ async def test_a_status_that_is_not_expected_is_not_well_and_a_failure_keeps_its
     assert record["attempts"] == 2  # of a 503 and a 404, as ever
 
 
-async def test_too_early_waits_as_long_as_it_says_without_the_host_being_left_alone(tmp_path):
+async def test_what_is_too_early_is_asked_for_when_it_said_that_it_is_there(tmp_path):
     early = head(202, "Retry-After: 0", body=b"{}")
     record = await ask(tmp_path, {"status": 200}, early, early, ok())
     assert (record["outcome"], record["attempts"]) == ("ok", 3)
+
+
+async def test_what_is_too_early_says_nothing_of_the_rest_of_its_host(tmp_path):
+    early = head(202, "Retry-After: 100", body=b"{}")
+    async with raw_server(answering(early, *[ok()] * 20)) as server, asyncio.timeout(20):
+        records = await run_batch(
+            tmp_path,
+            [server.url(f"/{n}") for n in range(21)],
+            expect={"status": 200, "retry": False},
+            limits={"per_host": {"concurrency": 1}},
+        )
+    assert sorted(record["outcome"] for record in records) == ["failed"] + ["ok"] * 20
 
 
 async def test_it_is_the_answer_at_the_end_of_redirects_that_is_asked(tmp_path):

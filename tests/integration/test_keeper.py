@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 import pytest
 from origin_process import origin_process
+from raw_server import raw_server
 
 from fetcher.assembly import Shared
 from fetcher.config import ConfigProblems
@@ -385,6 +386,31 @@ async def test_a_retry_of_a_batch_that_is_done_has_only_what_failed(origin, fold
         assert len((folder / "all.jsonl").read_text().splitlines()) == 50
         with pytest.raises(BatchStateError, match="nothing to retry: no job has failed"):
             await keeper.retry(again.id)
+
+
+async def test_a_retry_of_a_page_that_has_failed_has_its_whole_listing(folder):
+    asked = Counter()
+
+    async def serve(peer):
+        while True:
+            target = (await peer.request()).split()[1].decode()
+            asked[target] += 1
+            broken = target == "/?n=1&page=2" and asked[target] == 1
+            status, body = (b"500 x", b"") if broken else (b"200 OK", b'{"pages": 3}')
+            await peer.send(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+
+    async with raw_server(serve) as server, keeping() as keeper:
+        source = f"http://127.0.0.1:{server.port}/?n={{1..3}}"
+        first = await submit(keeper, source, pagination={"page": {"total": "pages"}})
+        assert (await ended(keeper, first)).progress.outcomes == {"ok": 7, "failed": 1}
+        again = await keeper.retry(first)
+        assert (await ended(keeper, again.id)).progress.outcomes == {"ok": 3}
+        found = await records(keeper, again.id)
+    assert {(record["job_id"], record["page"], record.get("parent_id")) for record in found} == {
+        ("0-1", 1, None),
+        ("0-1~2", 2, "0-1"),
+        ("0-1~3", 3, "0-1"),
+    }
 
 
 # Deleting

@@ -6,7 +6,6 @@ import logging
 import threading
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 with warnings.catch_warnings():
@@ -19,10 +18,12 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import trustme
 
 USER, PASSWORD = "fetcher", "secret"
+COMMANDS = FTPHandler.proto_cmds
 _TICK = 0.01
 
 
@@ -37,6 +38,7 @@ class FtpServer:
         self.connections = 0
         self._handler = self._counting(handler)
         self._loop = IOLoop()
+        self.tls_context = getattr(handler, "ssl_context", None)
         self._server = Server((host, 0), self._handler, ioloop=self._loop)
         self.port = int(self._server.address[1])
         self._ending = False

@@ -24,7 +24,8 @@ CLIENT, SECRET, REFRESH = "client", "secret@client", "secret-refresh-0"
 class OAuthServer:
     """Gives out secret-access-1, secret-access-2, ... and notes every request.
 
-    ``failures``: answers that go before that, a status with its headers; 0 is a connection that is reset. ``delay``: seconds before each answer.
+    ``failures``: answers that go before that, a status with its headers; 0 is a connection that is reset. ``delay``:
+    seconds before each answer.
     ``tokens``: those that the API takes. ``refresh``: the one refresh token that is worth something, which each use of
     it replaces if ``rotates``. ``served``: requests to the API by path; ``refused`` of them had no good token.
     """

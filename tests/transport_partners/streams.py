@@ -1,4 +1,4 @@
-"""http, tcp and tls: each connection is served by a coroutine. They differ in how one asks, and in how a body begins."""
+"""http, tcp and tls: a coroutine serves each connection. They differ in how one asks, and in how a body begins."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class StreamPartner:
     """tcp, and tls if so. A request is a line with the number of its job."""
 
     lacks = frozenset[str]()
-    jobs = 2000
+    jobs = 1000
     failures = frozenset({ErrorKind.BODY_INCOMPLETE, ErrorKind.CONNECTION_RESET, ErrorKind.SERVER_DISCONNECTED})
 
     def __init__(self, scheme: str = "tcp") -> None:
@@ -74,7 +74,10 @@ class StreamPartner:
         return StreamServer(self.scheme, receive)
 
     def context(self) -> ssl.SSLContext | None:
-        return serving(_authority().issue_cert("127.0.0.1")) if self.scheme == "tls" else None
+        return self.certified() if self.scheme == "tls" else None
+
+    def certified(self) -> ssl.SSLContext:
+        return serving(_authority().issue_cert("127.0.0.1"))
 
     @asynccontextmanager
     async def serve(self, reply: Reply, receive: Receive | None = None) -> AsyncIterator[Server]:
@@ -149,6 +152,7 @@ class StreamPartner:
 class HttpPartner(StreamPartner):
     """http: the number of a job is in its path."""
 
+    jobs = 2000
     failures = frozenset({ErrorKind.BODY_INCOMPLETE, ErrorKind.CONNECTION_RESET})
     paths = ("bytes/100", "status/404", "truncated/100", "redirect/1", "gzip/3000", "close/9", "reset/1/health")
 

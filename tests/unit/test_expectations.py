@@ -42,8 +42,9 @@ def test_a_status_that_is_expected_is_well_and_no_other_is(wanted, well, not_wel
 @pytest.mark.parametrize("usual", [True, False])
 def test_without_a_status_the_usual_is_well(usual):
     assert expecting(matches="x").takes(answer(418), usual=usual) is usual
-    # What is not http has no status.
+    # What is not http has no status, or that of its beginning.
     assert expecting(status=404).takes(answer(None), usual=usual) is usual
+    assert expecting(status=404).takes(answer(101), usual=usual) is usual
 
 
 def test_an_earlier_body_that_is_still_so_is_as_good_as_a_200():
@@ -55,7 +56,9 @@ def test_an_earlier_body_that_is_still_so_is_as_good_as_a_200():
 def test_of_a_status_it_is_said_which_were_expected():
     said = expecting(status=[200, "202-203", "4xx"]).status_missed(answer(500))
     assert said == "expected the status 200, 202-203, 4xx, and it is 500"
-    assert len(expecting(status=list(range(100, 999))).status_missed(answer(999))) < 400
+    said = expecting(status=list(range(100, 999))).status_missed(answer(999))
+    assert said.endswith("..., and it is 999")
+    assert len(said) < 300
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,7 @@ def test_a_content_type_that_is_not_is_told(found, shown):
 
 def test_what_is_not_http_is_not_asked_for_its_content_type():
     assert expecting(content_type="text/*").missed(answer(None)) is None
+    assert expecting(content_type="text/*").missed(answer(101)) is None
 
 
 def test_a_condition_over_json():
@@ -211,6 +215,10 @@ def test_settings_can_be_written_down_and_read_again():
     written = settings.model_dump(mode="json", by_alias=True)
     assert written["status"] == ["2xx", "404", "501-503"]
     assert ExpectSettings.model_validate(written) == settings
+
+
+def test_a_condition_holds_whoever_forgot_to_check_it():
+    assert ExpectSettings(json="a").build().missed(answer(body=b"{}")) is not None
 
 
 def test_a_condition_that_is_none_is_told_before_any_fetch():

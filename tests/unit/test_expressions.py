@@ -16,6 +16,11 @@ from fetcher.expressions import compiled, is_true, json_of
         ("status == 'done'", {"status": "done"}, True),
         ("items[?n > `1`].n", {"items": [{"n": 1}, {"n": 2}]}, [2]),
         ("not_null(a, b, c)", {"c": 3}, 3),
+        ("[1:3]", [1, 2, 3, 4], [2, 3]),
+        ("[::-1]", [1, 2], [2, 1]),
+        ("map(&[@, @], [0:1])", [1, 2], [[1, 1]]),
+        (" | ".join(["[?n == `1`]"] * 30), [{"n": 1}, {"n": 2}], [{"n": 1}]),
+        (f"{{{', '.join(f'f{n}: a' for n in range(900))}}}.f1", {"a": 7}, 7),
         (".".join("a" * 3000), {}, None),
     ],
 )
@@ -33,6 +38,8 @@ def test_an_expression_is_applied(expression, data, expected):
         ("(" * 5000, "it is nested too deeply"),
         ("a && lenght(b)", r"there is no function lenght\(\); did you mean 'length'"),
         ("contains(a)", r"contains\(\) takes 2 arguments, not 1"),
+        (" | ".join(["[@, @][]"] * 40), "it makes too many copies of what it is given"),
+        ("map(&[@,@,@,@,@,@,@,@,@,@][], [a,a,a,a,a,a,a,a,a,a].[@,@,@,@,@,@,@,@,@,@,@])", "it makes too many copies"),
         ("length(a, b)", r"length\(\) takes 1 arguments, not 2"),
     ],
 )

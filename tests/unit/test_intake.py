@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 
 from fetcher.errors import ErrorKind
 from fetcher.intake import (
-    MAX_DEPTH,
     MAX_URL_LENGTH,
     RowError,
     check_headers,
-    job_from_mapping,
     make_job,
     mask_userinfo,
     rejected_job,
@@ -21,13 +19,6 @@ from fetcher.intake import (
 
 AT_SIGNS = ["\uff20", "\ufe6b", "%40", "%ef%bc%a0", "%EF%B9%AB"]
 """What is no @ to a parser of URLs, but meant as one, or made one by who normalises the text."""
-
-
-def nested(levels):
-    value = 0
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 @pytest.mark.parametrize(
@@ -156,97 +147,6 @@ def test_header_values_that_are_refused(value):
         check_headers({"x": value})
 
 
-def test_a_whole_job_object():
-    job = job_from_mapping(
-        "7",
-        {
-            "url": "http://a.test/",
-            "method": "post",
-            "headers": {"x": "y\tz"},
-            "json": {"a": [1, None]},
-            "priority": -3,
-            "timeout": "1.5m",
-            "meta": {"n": 2**70},
-            "key": "k",
-        },
-    )
-    assert job.rejected is None
-    assert (job.id, job.method, job.body) == ("7", "POST", b'{"a":[1,null]}')
-    assert job.headers == [("x", "y\tz"), ("content-type", "application/json")]
-    assert (job.priority, job.timeout, job.meta, job.key) == (-3, 90.0, {"n": 2**70}, "k")
-
-
-def test_json_null_is_a_body_and_other_nulls_are_absent():
-    row = dict.fromkeys(("method", "headers", "body", "priority", "timeout", "meta", "key"))
-    job = job_from_mapping("1", {"url": "http://a.test/", "json": None, **row})
-    assert job.rejected is None
-    assert job.body == b"null"
-
-
-def test_a_content_type_that_is_given_stays():
-    job = job_from_mapping("1", {"url": "http://a.test/", "json": 1, "headers": {"Content-Type": "x/y"}})
-    assert job.headers == [("Content-Type", "x/y")]
-
-
-def test_an_authorization_header_goes_before_the_one_of_the_url():
-    job = job_from_mapping("1", {"url": "http://u:p@a.test/", "headers": {"authorization": "mine"}})
-    assert job.headers == [("authorization", "mine")]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({}, "has no url"),
-        ({"url": 5}, "url is not text but int"),
-        ({"url": "http://a.test/", "methd": "GET"}, "unknown key 'methd'"),
-        ({"url": "http://a.test/", 5: 6}, "unknown key 5"),
-        ({"url": "http://a.test/", "method": "GET /"}, "is not a token"),
-        ({"url": "http://a.test/", "method": 1}, "method is not text"),
-        ({"url": "http://a.test/", "headers": []}, "headers is not an object"),
-        ({"url": "http://a.test/", "headers": {"te": "x"}}, "belongs to the connection"),
-        ({"url": "http://a.test/", "body": "x", "json": 1}, "both body and json"),
-        ({"url": "http://a.test/", "body": b"x"}, "body is not text"),
-        ({"url": "http://a.test/", "body": "\ud800"}, "lone surrogate"),
-        ({"url": "http://a.test/", "json": object()}, "can not be written as JSON"),
-        ({"url": "http://a.test/", "priority": "5"}, "priority is not"),
-        ({"url": "http://a.test/", "priority": True}, "priority is not"),
-        ({"url": "http://a.test/", "priority": 2**64}, "priority is not"),
-        ({"url": "http://a.test/", "timeout": "soon"}, "timeout should be a duration"),
-        ({"url": "http://a.test/", "timeout": 0}, "timeout is not more than 0"),
-        ({"url": "http://a.test/", "timeout": float("nan")}, "timeout is not more than 0"),
-        ({"url": "http://a.test/", "meta": [1]}, "meta is not an object"),
-        ({"url": "http://a.test/", "meta": {1: 2}}, "meta is not an object"),
-        ({"url": "http://a.test/", "meta": {"a": "\ud800"}}, "meta can not be written"),
-        ({"url": "http://a.test/", "meta": {"a": nested(MAX_DEPTH)}}, "nested deeper"),
-        ({"url": "http://a.test/", "key": 5}, "key is not text"),
-    ],
-)
-def test_mistakes_in_a_job_object_reject_it(row, message):
-    job = job_from_mapping("3", row)
-    assert job.id == "3"
-    assert message in job.rejected.message
-    assert msgspec.json.encode(job)
-
-
-def test_a_rejected_job_object_keeps_its_meta():
-    job = job_from_mapping("1", {"url": "nope", "meta": {"a": 1}})
-    assert job.rejected.kind == ErrorKind.INVALID_URL
-    assert job.meta == {"a": 1}
-
-
-KEYS = st.sampled_from(["url", "method", "headers", "body", "json", "priority", "timeout", "meta", "key", "x"])
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("http://a.test/"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@given(st.dictionaries(KEYS, VALUES, max_size=6))
-def test_any_job_object_gives_a_job_that_can_be_stored(row):
-    assert msgspec.json.encode(job_from_mapping("1", row))
-
-
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -315,30 +215,3 @@ def test_what_stands_in_brackets_is_ipv6(host, around):
     rejected = make_job("1", around.format(f"[{host}]")).rejected
     assert rejected is not None
     assert rejected.kind is ErrorKind.INVALID_URL
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ("sha256:" + "aB" * 32, "sha256:" + "ab" * 32),
-        (" SHA1:" + "0" * 40, "sha1:" + "0" * 40),
-        ("md5:" + "f" * 32, "md5:" + "f" * 32),
-        ("f" * 32, "md5:" + "f" * 32),
-        ("f" * 40, "sha1:" + "f" * 40),
-        ("f" * 64 + "\n", "sha256:" + "f" * 64),
-        ("f" * 128, "sha512:" + "f" * 128),
-        (None, None),
-    ],
-)
-def test_a_checksum_is_kept_in_one_spelling(given, kept):
-    job = job_from_mapping("1", {"url": "http://a.test/", "checksum": given})
-    assert (job.rejected, job.checksum) == (None, kept)
-
-
-@pytest.mark.parametrize(
-    "given", ["", "x", "sha256:", "sha256:" + "f" * 63, "md5:" + "f" * 64, "crc32:" + "f" * 32, "g" * 64, "٣" * 64, 5]
-)
-def test_a_checksum_that_is_none_is_refused(given):
-    job = job_from_mapping("1", {"url": "http://a.test/", "checksum": given})
-    assert job.rejected.kind is ErrorKind.INVALID_ROW
-    assert "checksum" in job.rejected.message

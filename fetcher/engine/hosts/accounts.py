@@ -114,7 +114,8 @@ def demand(line: Line, now: float, within: float) -> tuple[float, int]:
     """Return when the host of a line may be asked, and how many of its jobs to hold: what may start that soon."""
     if not line.quotas:
         return line.host.free_at, line.room
-    return opens_at(line, now), min(line.room, *(quota.room(now, within) for quota in line.quotas))
+    # When it opens is known, and that one job may start then; how many more there are may not be.
+    return opens_at(line, now), min(line.room, *(max(1, quota.room(now, within)) for quota in line.quotas))
 
 
 def take(line: Line, now: float) -> None:

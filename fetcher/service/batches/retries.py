@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class _Record(msgspec.Struct):
     job_id: str
     outcome: str
+    parent_id: str | None = None
 
 
 _decode = msgspec.json.Decoder(_Record).decode
@@ -40,13 +41,16 @@ class ChosenIds:
 
     @classmethod
     def failed(cls, results: Path) -> ChosenIds:
-        """Return those of a batch that have failed, out of its records."""
+        """Return those of a batch that have failed, out of its records.
+
+        Of a page that has failed, it is the job of the first one: pages behind it are only found from there.
+        """
         found = array("Q")
         with results.open("rb") as lines:
             for line in lines:
                 record = _decode(line)
                 if record.outcome == "failed":
-                    found.append(_hash(record.job_id))
+                    found.append(_hash(record.parent_id or record.job_id))
         return cls(array("Q", sorted(found)))
 
     @classmethod

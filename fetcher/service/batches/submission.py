@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 UPLOAD = "upload"
 """What the path of a source is that means the file that came with the config."""
-_PATHS = frozenset({"path", "location", "work", "rejected", "ca_file", "client_cert", "client_key"})
+_PATHS = frozenset(
+    {"path", "location", "work", "rejected", "ca_file", "client_cert", "client_key", "upload_dir", "keep"}
+)
 _ONLY_READ = frozenset({"ca_file", "client_cert", "client_key"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # Which of its paths a part takes for something elsewhere; those of all other parts are files here, whatever they look
@@ -162,6 +164,9 @@ class Rules:
             "sources": list(map(connections.without_password_file, config.sources)),
             "sinks": [connections.without_password_file(_appending(sink) if again else sink) for sink in config.sinks],
         }
+        if "upload_dir" not in config.request.model_fields_set and self._territory.to_write(".") is not None:
+            # What jobs send is read within this folder, and by default that is where the service itself is.
+            changes["request"] = config.request.model_copy(update={"upload_dir": f"{self._settings.files}/uploads"})
         if config.body.store == "file":
             # Batches of one name may arrive side by side.
             changes["body"] = config.body.model_copy(update={"work": f"{config.body.work}/{folder.name}"})
@@ -236,9 +241,13 @@ def _parts(config: Config) -> Iterator[tuple[KeyPath, Settings]]:
             yield (key, index), part
     if config.body.store == "file":
         yield ("body",), config.body
+    if "upload_dir" in config.request.model_fields_set:
+        yield ("request",), config.request
     cache = getattr(config.http, "cache", None)
     if cache is not None and "path" in cache.model_fields_set:
         yield ("http", "cache"), cache
+    for index, entry in enumerate(getattr(config.http, "auth", [])):
+        yield ("http", "auth", index), entry
 
 
 def _texts(value: object, path: KeyPath, field: str = "") -> Iterator[tuple[KeyPath, str, str]]:
@@ -247,8 +256,8 @@ def _texts(value: object, path: KeyPath, field: str = "") -> Iterator[tuple[KeyP
         yield path, field, value
     elif isinstance(value, Settings):
         for name in type(value).model_fields:
-            # Jobs have no paths of ours, and there may be a million.
-            if name != "jobs" and (name != "rejected" or name in value.model_fields_set):
+            # The paths of jobs are within upload_dir, and there may be a million.
+            if name not in {"jobs", "job"} and (name != "rejected" or name in value.model_fields_set):
                 yield from _texts(getattr(value, name), (*path, name), name)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):

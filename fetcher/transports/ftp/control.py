@@ -25,7 +25,7 @@ _LAST_PORT = 65_535
 _EXTENDED = re.compile(rb"\((.)\1\1([0-9]{1,5})\1\)")
 # RFC 959 does not say what stands around the six numbers.
 _PASSIVE = re.compile(rb"([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})")
-_NEEDS_PASSWORD, _TLS_READY = 331, 234
+_NEEDS_PASSWORD, _TLS_READY, _WRONG_LOGIN = 331, 234, 430
 
 
 class DataContext(ssl.SSLContext):
@@ -175,7 +175,7 @@ class Control:
             return
         who = "anonymous" if login.anonymous else "the user"
         error = refusal(reply, f"{self.host} does not let {who} in", login.secrets)
-        if error.kind in {ErrorKind.FTP_5XX, ErrorKind.BAD_ANSWER}:
+        if reply.code == _WRONG_LOGIN or error.kind in {ErrorKind.FTP_5XX, ErrorKind.BAD_ANSWER}:
             error.kind = ErrorKind.AUTH_FAILED
         raise error
 
@@ -248,6 +248,7 @@ async def handshake(
 ) -> None:
     """Go on with TLS on a connection, within so many seconds. Raises FetchError in the kinds of any handshake."""
     await trace.send_connection_create_start()
+    trace.enter_tls()
     try:
         async with asyncio.timeout(within):
             await stream.start_tls(context, host.rstrip("."))

@@ -34,7 +34,7 @@ class Listing:
         self._watch = watch
         self._lines = Lines()
         self._read_line: Callable[[bytes], Entry | None] = machine_entry if standard else familiar_entry
-        self._is_text = False
+        self._is_text = self._over = False
         self._count = 0
         self._ready: list[bytes] = []
 
@@ -55,13 +55,14 @@ class Listing:
 
     async def read(self) -> bytes:
         """Return what has arrived, nothing at the end."""
-        while not self._transfer.ended or self._ready:
+        while not self._over:
             lines, self._ready = self._ready, []
-            if not lines:
+            if not lines and not self._transfer.ended:
                 lines = await self._more()
             body = b"".join(self._written(lines))
-            if self._transfer.ended and not self._ready and not self._is_text:
-                return body + (b"\n]\n" if self._count else b"[]\n")
+            if self._transfer.ended:
+                self._over = True
+                body += b"" if self._is_text else b"\n]\n" if self._count else b"[]\n"
             if body:
                 return body
         return b""

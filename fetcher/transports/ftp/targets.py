@@ -61,8 +61,6 @@ def target_of(job: Job) -> Target:
     if b"\xff" in decoded:
         raise _invalid("its path contains a byte that ends FTP commands (0xFF) and is in no text of UTF-8")
     listing = _is_listing(job, letter, decoded)
-    if not listing and (not decoded or decoded.endswith(b"/")):
-        raise _invalid("names no file; RETR needs one, and LIST is for folders")
     port = url.explicit_port or _PORT
     tls = None if url.scheme == "ftp" else "implicit" if port == _IMPLICIT_PORT else "explicit"
     return Target(url.raw_host or "", port, decoded, "A" if listing else _TYPES[letter], listing, tls)
@@ -76,12 +74,10 @@ def check_login(value: bytes) -> None:
 
 
 def _is_listing(job: Job, letter: str, path: bytes) -> bool:
-    if job.method is None:
-        return letter == "d" or not path or path.endswith(b"/")
-    if job.method not in {RETRIEVE, LISTING}:
+    if job.method not in {None, RETRIEVE, LISTING}:
         message = f"method {job.method[:40]} is nothing that FTP knows; it is {RETRIEVE} or {LISTING}"
         raise FetchError(ErrorKind.INVALID_ROW, message, sent=False)
-    return letter == "d" or job.method == LISTING
+    return job.method == LISTING or letter == "d" or not path or path.endswith(b"/")
 
 
 def _invalid(message: str) -> FetchError:

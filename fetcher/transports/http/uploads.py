@@ -23,7 +23,6 @@ from aiohttp import ClientError
 from fetcher.errors import ErrorKind, FetchError
 
 if TYPE_CHECKING:
-    from asyncio import WriteTransport
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from fetcher.model import FormPart

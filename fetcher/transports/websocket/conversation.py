@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import EofStream, WebSocketError, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.client_exceptions import ClientConnectionResetError, ClientError, ServerDisconnectedError
+from aiohttp.client_exceptions import ClientError, ServerDisconnectedError
 from aiohttp.http_websocket import WebSocketReader, WebSocketWriter
 
 from fetcher.errors import ErrorKind, FetchError
@@ -65,7 +65,7 @@ class Conversation:
             with uploading(self._transport, self._trace, self._loop):
                 await self._writer.send_frame(data, WSMsgType.TEXT if text else WSMsgType.BINARY)
         except (ClientError, OSError) as error:
-            raise fetch_error(self._why(error), self._url, self._trace) from error
+            raise fetch_error(self._reset() or error, self._url, self._trace) from error
 
     async def receive(self) -> str | bytes:
         """Return the next message, answering pings meanwhile. Raises FetchError if there is none."""
@@ -77,10 +77,8 @@ class Conversation:
                 await self._control(message)
         except WebSocketError as error:
             raise await self._refuse(error) from None
-        except EofStream as error:
+        except (EofStream, ClientError, OSError) as error:
             raise self._broken_off() from error
-        except (ClientError, OSError) as error:
-            raise fetch_error(self._why(error), self._url, self._trace, in_body=True) from error
 
     async def goodbye(self) -> None:
         """Close as RFC 6455, section 7 has it, waiting no longer than a second. Never fails."""
@@ -92,7 +90,9 @@ class Conversation:
 
     async def _control(self, message: Any) -> None:
         if message.type is WSMsgType.PING:
-            await self._writer.send_frame(message.data, WSMsgType.PONG)
+            # A server that has gone may have said before what is waited for.
+            with suppress(ClientError, OSError):
+                await self._writer.send_frame(message.data, WSMsgType.PONG)
         elif message.type is WSMsgType.CLOSE:
             code, reason = message.data or _NO_CODE, message.extra
             with suppress(ClientError, OSError):
@@ -109,17 +109,16 @@ class Conversation:
         return FetchError(ErrorKind.BAD_ANSWER, f"not a frame of a web socket: {_escaped(str(error))}")
 
     def _broken_off(self) -> FetchError:
-        why = self._why(ServerDisconnectedError("without an answer"))
+        reset = self._reset()
         if not self._meter.received:
-            return fetch_error(why, self._url, self._trace)
-        how = "was reset" if isinstance(why, OSError) else "ended"
+            return fetch_error(reset or ServerDisconnectedError("without an answer"), self._url, self._trace)
+        how = "ended" if reset is None else "was reset"
         return FetchError(ErrorKind.BODY_INCOMPLETE, f"the connection {how} without the close of the web socket")
 
-    def _why(self, error: BaseException) -> BaseException:
-        """Return what the socket said when the connection was lost, of which the queue and the writer know nothing."""
+    def _reset(self) -> OSError | None:
+        """Return what the socket said when the connection was lost, of which queue and writer know nothing."""
         lost = self._protocol.exception()
-        vague = isinstance(error, EofStream | ServerDisconnectedError | ClientConnectionResetError)
-        return lost if vague and isinstance(lost, OSError) else error
+        return lost if isinstance(lost, OSError) else None
 
 
 class _Meter:

@@ -146,8 +146,9 @@ class WebSocketTransport:
         fetch = WebSocketFetch(self._means, job, watch)
         try:
             response = await self._watched(fetch, hop, watch)
-            # It has what was asked for: how the web socket is closed can cost no more than the connection.
-            await fetch.goodbye()
+            if not response.truncated:
+                # It has what was asked for: how the web socket is closed can cost no more than the connection.
+                await fetch.goodbye()
         finally:
             fetch.close()
         return response

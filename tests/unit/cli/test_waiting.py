@@ -62,6 +62,12 @@ def test_what_is_waited_for_if_nothing_is_in_flight():
     ]
 
 
+def test_what_jobs_wait_for_that_could_not_begin():
+    found = Waiting(queued=2, next_due=8.0, postponed=[("the token endpoint \x1b[31m is down", 7.51)])
+    assert drawn(found, width=200)[2:] == ["the token endpoint \\x1b[31m is down; asked again in 7.5 s"]
+    assert waiting.fields(found, 14.0)["postponed"] == {"the token endpoint \\x1b[31m is down": 7.5}
+
+
 def test_while_draining_only_what_has_begun_is_waited_for():
     found = Waiting(queued=5, next_due=8.0, resting=[("a.test", 9.5)], writing=["sink:0"], draining=True)
     assert drawn(found) == ["nothing has ended for 0:14", "sink:0 is writing"]

@@ -89,6 +89,7 @@ def first(sample):
         (Sample(allowed=ALLOWED, at_work=at_work(ALLOWED, Phase.TLS), startable=500), Bound.TLS, "h.test"),
         (Sample(allowed=ALLOWED, at_work=at_work(ALLOWED, Phase.PROXY), startable=500), Bound.PROXY, "h.test"),
         (Sample(allowed=ALLOWED, at_work=at_work(ALLOWED, Phase.ROBOTS), startable=500), Bound.ROBOTS, "h.test"),
+        (Sample(allowed=ALLOWED, at_work=at_work(ALLOWED, Phase.TOKEN), startable=500), Bound.TOKEN, "h.test"),
         (
             Sample(allowed=ALLOWED, at_work=at_work(10), startable=500, waits_for_service=True),
             Bound.SERVICE,

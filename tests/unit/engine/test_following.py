@@ -116,24 +116,25 @@ async def test_every_page_has_one_record_that_says_which_it_is():
         assert f"page={result.page}" in result.url
 
 
-async def test_a_page_goes_to_the_queue_before_its_record_to_the_sinks():
-    class Sink(MemorySink):
-        async def write(self, results):
-            for result in results:
-                if result.has_more:
-                    assert f"{result.parent_id or result.job_id}~{result.page + 1}" in known
-            return await super().write(results)
-
-    known = set()
+async def test_a_page_goes_to_the_queue_before_its_record_to_the_sinks(monkeypatch):
+    monkeypatch.setattr(delivery, "LINGER", 0)
+    gate, putting = asyncio.Event(), asyncio.Event()
 
     class Queue(MemoryQueue):
         async def put(self, jobs, marks):
-            added = await super().put(jobs, marks)
-            known.update(job.id for job in jobs)
-            return added
+            if any(job.parent for job in jobs):
+                putting.set()
+                await gate.wait()
+            return await super().put(jobs, marks)
 
-    bench = Bench(Listings(5), queue=Queue(), sink=Sink())
-    await bench.run()
+    bench = Bench(Listings(5), queue=Queue())
+    run = asyncio.create_task(bench.run())
+    await putting.wait()
+    for _ in range(50):  # whatever could happen before the put is done
+        await asyncio.sleep(0.001)
+    assert (bench.engine.delivery.held, bench.sink.results, bench.engine.finished) == (0, [], False)
+    gate.set()
+    await run
     assert bench.ids == expected(5)
 
 
@@ -243,6 +244,17 @@ async def test_workers_wait_while_the_queue_takes_no_pages(monkeypatch):
     gate.set()
     await run
     assert bench.ids == expected(60)
+
+
+async def test_how_many_jobs_there_will_be_is_not_known_before_the_last_page():
+    gate = asyncio.Event()
+    bench = Bench(Listings(1), gate=gate)
+    run = asyncio.create_task(bench.run())
+    await until(lambda: bench.engine.fed and bench.transport.in_flight)
+    assert bench.engine.growing
+    gate.set()
+    await run
+    assert not bench.engine.growing
 
 
 # What ends a listing

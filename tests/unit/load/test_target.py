@@ -127,7 +127,9 @@ async def test_jobs_come_from_all_sources_and_rows_that_can_not_be_fetched_are_l
 async def test_nothing_to_fetch(tmp_path):
     (tmp_path / "urls.txt").write_text("ftp://127.0.0.1/\n")
     target = Target(load(None, [f'sources=["{tmp_path}/urls.txt"]', 'sinks=["-"]']), "x.yaml")
-    with pytest.raises(ConfigError, match=r"x\.yaml: has no job that can be fetched \(only http and https are measured"):
+    with pytest.raises(
+        ConfigError, match=r"x\.yaml: has no job that can be fetched \(only http and https are measured"
+    ):
         await target.open()
 
 

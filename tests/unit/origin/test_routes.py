@@ -245,6 +245,43 @@ async def test_cookies(client: Client) -> None:
     assert (await client.get("/cookies")).get("set-cookie") is None
 
 
+@pytest.mark.parametrize(
+    ("query", "first", "following"),
+    [
+        ("total=25&size=10", 0, "?total=25&size=10&page=2"),
+        ("total=25&size=10&page=2&n=7", 10, "?total=25&size=10&page=3&n=7"),
+        ("total=25&offset=10&limit=10", 10, "?total=25&offset=20&limit=10"),
+        ("total=25&cursor=c10", 10, "?total=25&cursor=c20"),
+    ],
+)
+async def test_items_says_in_every_way_where_the_next_page_is(
+    client: Client, query: str, first: int, following: str
+) -> None:
+    answer = await client.get(f"/delay/0/items?{query}")
+    found = answer.json()
+    assert [item["id"] for item in found["items"]] == list(range(first, first + 10))
+    assert (found["total"], found["pages"], found["page"]) == (25, 3, first // 10 + 1)
+    assert (found["next"], found["next_cursor"]) == (following, f"c{first + 10}")
+    assert answer.get("link") == f'<{following}>; rel="next"'
+
+
+@pytest.mark.parametrize("query", ["total=25&page=3", "total=25&offset=20", "total=5", "total=25&page=9", "total=0"])
+async def test_the_last_items_have_no_next_page(client: Client, query: str) -> None:
+    answer = await client.get(f"/items?{query}")
+    assert (answer.json()["next"], answer.json()["next_cursor"], answer.get("link")) == (None, None, None)
+    assert len(answer.json()["items"]) == {"total=25&page=9": 0, "total=0": 0}.get(query, 5)
+
+
+async def test_items_after_a_cursor_in_the_body(client: Client) -> None:
+    client.send("POST", "/items?total=25", "Content-Type: application/json", body=b'{"cursor": "c20"}')
+    assert [item["id"] for item in (await client.answer("POST")).json()["items"]] == [20, 21, 22, 23, 24]
+
+
+@pytest.mark.parametrize("query", ["size=0", "size=1001", "total=x", "cursor=x", "page=-1"])
+async def test_items_that_there_can_not_be_are_400(client: Client, query: str) -> None:
+    assert (await client.get(f"/items?{query}")).status == 400
+
+
 async def test_health_and_the_rest(client: Client) -> None:
     assert (await client.get("/health")).body == b"ok"
     for path in ("/", "/nothing", "/delay/0/nothing"):

@@ -156,7 +156,7 @@ async def test_datagrams_are_sent_back() -> None:
     loop = asyncio.get_running_loop()
     async with serving() as urls:
         with datagrams(urls["datagrams"]) as sock:
-            for sent in (b"hello", b"", b"x" * 8000):
+            for sent in (b"hello", b"x" * 8000):
                 sock.send(sent)
                 assert await loop.sock_recv(sock, 10_000) == sent
 

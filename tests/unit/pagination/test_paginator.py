@@ -242,8 +242,9 @@ def test_a_cursor_in_the_body_of_the_request():
     second = after(POSTED, first, {"next": "c2"}).job
     assert json.loads(second.body) == {"query": "x", "cursor": "c2"}
     assert (second.url, second.method, second.headers) == (first.url, "POST", first.headers)
-    bare = after(POSTED, job(method="POST"), {"next": 2}).job
-    assert (bare.body, bare.headers) == (b'{"cursor":2}', [("content-type", "application/json")])
+    bare = after(POSTED, job(), {"next": 2}).job
+    assert (bare.method, bare.body) == ("GET", b'{"cursor":2}')
+    assert bare.headers == [("content-type", "application/json")]
     assert "is no JSON object" in why(POSTED, job(body=b"a=b"), {"next": "c"})
     assert "is no JSON object" in why(POSTED, job(body=b"[]"), {"next": "c"})
     assert "is this page itself" in why(POSTED, job(body=b'{"cursor":"c"}'), {"next": "c"})

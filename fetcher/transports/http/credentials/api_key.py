@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validat
 from pydantic_core import PydanticCustomError
 
 from fetcher.errors import FetchError
-from fetcher.settings import Secret  # noqa: TC001  pydantic reads it
+from fetcher.settings import Secret
 from fetcher.transports.http.credentials.hosts import AuthSettings
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ class KeptToken:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            self._lock = os.open(f"{self._path}.keep.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             if not locked(self._lock):
                 self.close()
                 raise StateBusyError(f"{self._path}: another run uses this refresh token")
@@ -53,7 +53,7 @@ class KeptToken:
 
     def write(self, token: str) -> None:
         """Keep another token; it is durable, or what was there still is. Raises OSError."""
-        fresh = self._path.with_name(f"{self._path.name}.new")
+        fresh = self._path.with_name(f"{self._path.name}.keep.new")
         fresh.unlink(missing_ok=True)
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
         with os.fdopen(fd, "wb") as file:

@@ -152,6 +152,9 @@ def test_credentials_that_a_part_finds_by_itself_are_not_there_either(folder, pa
 # Files
 
 
+REFRESHING = (
+    "type: oauth2, hosts: [x.org], token_url: 'https://x.org/t', client_id: c, grant: refresh_token, refresh_token: r"
+)
 OUTSIDE = [
     ("sources: [/etc/passwd]", "sources.0.path"),
     ("sources: [../x.csv]", "sources.0.path"),
@@ -171,6 +174,8 @@ OUTSIDE = [
     ("body: {store: file, path: 'link/{sha256}'}", "body.path"),
     ("body: {store: file, work: /tmp/work}", "body.work"),
     ("http: {cache: {path: /tmp/cache.db}}", "http.cache.path"),
+    (f"http: {{auth: [{{{REFRESHING}, keep: /tmp/token}}]}}", "http.auth.0.keep"),
+    (f"http: {{auth: [{{{REFRESHING}, keep: link/token}}]}}", "http.auth.0.keep"),
     ("sources: [{type: file, path: 'x://../../etc/passwd'}]", "sources.0.path"),
     ("sources: [{type: file, path: 'http://../../etc/passwd'}]", "sources.0.path"),
     ("sources: [{type: file, path: 'linked*/{a}*.csv'}]", "sources.0.path"),
@@ -202,7 +207,8 @@ def test_paths_within_are_fine_relative_absolute_or_of_other_machines(folder):
     text = (
         f"sources: [data/a.csv, '{folder}/data/b.csv', 'data/*.txt', s3://bucket/x.csv, '{URL}']\n"
         "sinks: [out/x.jsonl, s3://bucket/out/x.jsonl]\nbody: {store: file, path: 'bodies/{host}/{sha256}'}\n"
-        "http: {cache: true}\nrequest: {headers: {path: /etc/passwd}}\n"
+        f"http: {{cache: true, auth: [{{{REFRESHING}, keep: data/token}}]}}\n"
+        "request: {headers: {path: /etc/passwd}}\n"
     )
     config = load(text, folder, rules(unguarded=UNGUARDED))
     assert config.body.work.endswith("/b")
@@ -294,6 +300,7 @@ KEPT = [
     "body: {store: file, path: 'data/{sha256}.py'}",
     "sinks: [{0: webhook, url: 'https://x.org/', rejected: mine/service.yaml}]",
     "http: {cache: {path: mine/service.yaml}}",
+    f"http: {{auth: [{{{REFRESHING}, keep: mine/token}}]}}",
     "http: {auth: [{0: bearer, hosts: [x.org], token: {file: mine/token}}]}",
     "sources: [mine/service.yaml]",
     "sources: ['mine/*']",

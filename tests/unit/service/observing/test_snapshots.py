@@ -53,7 +53,12 @@ def batch(name):
     tally = Tally(kinds={f"kind_{n}": Kind(n, f"http://h.test/{LONG}", LONG) for n in range(40)})
     outlets = [Outlet("sink:0", SimpleNamespace(), Plan(title="file-1"))]
     engine = SimpleNamespace(
-        added=100, fed=True, running={}, duplicates=0, delivery=SimpleNamespace(tally=tally, outlets=outlets)
+        added=100,
+        fed=True,
+        growing=False,
+        running={},
+        duplicates=0,
+        delivery=SimpleNamespace(tally=tally, outlets=outlets),
     )
     return SimpleNamespace(config=SimpleNamespace(name=name), engine=engine)
 

@@ -17,7 +17,7 @@ from fetcher.service.observing import views
 
 def batch(tally=None, added=0, **engine):
     """Return what is looked at of a batch."""
-    known = {"added": added, "fed": True, "running": {}, "duplicates": 0} | engine
+    known = {"added": added, "fed": True, "growing": False, "running": {}, "duplicates": 0} | engine
     return SimpleNamespace(engine=SimpleNamespace(delivery=SimpleNamespace(tally=tally or Tally()), **known))
 
 
@@ -40,10 +40,12 @@ def test_jobs_are_always_the_outcomes_and_what_is_left():
 
 
 @pytest.mark.parametrize(
-    ("fed", "rate", "eta"), [(True, 2.0, 5.0), (False, 2.0, None), (True, 0.0, None)], ids=["told", "reading", "stuck"]
+    ("growing", "rate", "eta"),
+    [(False, 2.0, 5.0), (True, 2.0, None), (False, 0.0, None)],
+    ids=["told", "reading", "stuck"],
 )
-def test_the_end_is_told_once_all_is_read_and_something_moves(fed, rate, eta):
-    assert views.progress(batch(added=10, fed=fed), rate).eta == eta
+def test_the_end_is_told_once_all_is_there_and_something_moves(growing, rate, eta):
+    assert views.progress(batch(added=10, growing=growing), rate).eta == eta
 
 
 def test_the_most_frequent_kinds_are_shown_without_passwords_and_cut():
