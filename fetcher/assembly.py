@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from fetcher.config import fingerprint
 from fetcher.config.model import record_fingerprint, sink_fingerprints
 from fetcher.config.overlay import kept_in
-from fetcher.engine.engine import Engine, Parts
+from fetcher.engine.engine import Engine
 from fetcher.engine.feeder import id_in_batch
 from fetcher.engine.hosts.host import Hosts
+from fetcher.engine.parts import Parts
 from fetcher.engine.slots import Slots
 from fetcher.errors import EXIT_RESUMABLE, ConfigError, ErrorKind, SinkError, StateBusyError, StateError
 from fetcher.fields import without
@@ -161,7 +162,9 @@ class Batch:
             observe=None if shared is None else shared.observe,
             expect=self._expect,
             paginator=self._paginator,
-            budgets=[entry.rule() for entry in getattr(config.http, "auth", [])],
+            budgets=[
+                entry.rule() for section in (config.http, config.websocket) for entry in getattr(section, "auth", [])
+            ],
         )
 
     def check(self) -> None:

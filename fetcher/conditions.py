@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import re2
@@ -234,7 +234,7 @@ def _matches(node: ast.expr, pattern: ast.expr) -> Read:
     return read
 
 
-@cache
+@lru_cache(1024)
 def finder(pattern: str) -> Callable[[bytes], object]:
     """Return what searches UTF-8 for a pattern (RE2), without the GIL. Raises ValueError for what is none."""
     options = re2.Options()

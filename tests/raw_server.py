@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class Peer:
 
     async def receive(self, count: int) -> bytes:
         return await self._reader.readexactly(count)
+
+    async def rest(self) -> bytes:
+        """Return everything up to where the client has ended what it sends."""
+        return await self._reader.read()
 
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
@@ -114,7 +118,9 @@ async def raw_server(
         await asyncio.gather(*tasks, return_exceptions=True)
         # The end of TLS is not waited for: the other end may be a proxy, which takes its time.
         for writer in writers:
-            writer.transport.abort()
+            # asyncio forgets the loop of one that was closed with something left to send, once that is sent.
+            with suppress(AttributeError):
+                writer.transport.abort()
         # Let the transports that were closed just now be closed in fact.
         for _ in range(2):
             await asyncio.sleep(0)

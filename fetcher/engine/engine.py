@@ -13,74 +13,40 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set  # noqa: PYI025  the abstract one
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from fetcher.budgets import BudgetRule
 from fetcher.engine.crew import Crew
 from fetcher.engine.feeder import Feeder
 from fetcher.engine.following import Follower
 from fetcher.engine.growth import BEAT, Growth
 from fetcher.engine.holding import Holding
 from fetcher.engine.hosts.care import Failure
-from fetcher.engine.hosts.host import Hosts
-from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.hosts.signs import TROUBLE, Sign, asked_last, last_url, sign_of
 from fetcher.engine.hosts.telling import teller
+from fetcher.engine.hosts.waits import Waits
 from fetcher.engine.postponing import Postponed, put_off
 from fetcher.engine.pulse import Pulse
-from fetcher.engine.retry import Attempt, RetrySettings, decide, host_rest
+from fetcher.engine.retry import Attempt, decide, host_rest
 from fetcher.engine.scheduler import Scheduler
-from fetcher.engine.slots import Share, Slots
+from fetcher.engine.slots import Slots
 from fetcher.engine.waiting import Running
 from fetcher.engine.worker import Worker
 from fetcher.errors import LateError
-from fetcher.expectations import Expectation
-from fetcher.interfaces import Lease, Queue, Sink, Source, Stage, Transport
-from fetcher.model import Result
-from fetcher.pagination import Paginator
 from fetcher.pipeline.delivery import Delivery
-from fetcher.pipeline.outlet import Outlet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fetcher.engine.hosts.limiter import LimitSettings
+    from fetcher.engine.parts import Parts
     from fetcher.engine.window import Demand
     from fetcher.errors import SourceError
-    from fetcher.interfaces import Leased
-    from fetcher.model import Job, Rejection, Response
+    from fetcher.interfaces import Lease, Leased
+    from fetcher.model import Job, Rejection, Response, Result
 
 # How often freed room is leased anew, in seconds: rare enough that a lease takes many jobs, often enough that no
 # host runs out of them meanwhile.
 _LEASE_PAUSE = 0.01
-
-
-class Parts(msgspec.Struct, kw_only=True):
-    """What an engine is assembled from.
-
-    ``slots`` and ``hosts``: those that it shares with others, None for its own. The share's weight and priority go for
-    hosts as well. ``observe`` is told of results once they are acknowledged; it may not raise. ``expect``: what answers
-    are held to, if to anything but their status. ``paginator`` finds the next pages of answers, None if nobody looks.
-    ``budgets``: what requests with certain credentials keep to, together with those of all who share its hosts.
-    """
-
-    batch: str
-    sources: Sequence[Source]
-    queue: Queue
-    transports: Mapping[str, Transport]
-    sinks: Mapping[str, Sink | Outlet]
-    limits: LimitSettings
-    retry: RetrySettings
-    default_method: str = "GET"
-    dedupe: bool = False
-    shutdown_timeout: float = 10.0
-    slots: Share | None = None
-    hosts: Hosts | None = None
-    observe: Callable[[Sequence[Result]], None] | None = None
-    stages: Mapping[str, Stage] = {}
-    expect: Expectation | None = None
-    paginator: Paginator | None = None
-    budgets: Sequence[BudgetRule] = ()
 
 
 class Engine:
@@ -139,6 +105,7 @@ class Engine:
         self.next_due_at: float | None = None
         self.retry_reasons: Counter[str] = Counter()
         self.postponed = Postponed()
+        self._waits = Waits(self.scheduler.closed)
 
     async def start(self, marks: Mapping[str, str]) -> None:
         """Open sinks and transports. Raises ConfigError or StateError before anything is fetched."""
@@ -172,7 +139,7 @@ class Engine:
                 await self._crew.stop(self._parts.shutdown_timeout)
                 if self._follower is not None and following is not None:
                     self._follower.finish()
-                    await self._end_of(following, frozenset)
+                    await self._end_of(following, set)
                 self.delivery.finish()
                 await self._end_of(delivering, lambda: self.delivery.writing)
         except BaseExceptionGroup as failures:
@@ -359,6 +326,7 @@ class Engine:
             if self.scheduler.some_in_trouble and verdict is None:
                 verdict = self.scheduler.verdict(lease, started)
             if verdict is None:
+                self._waits.begin(job, started)
                 result, attempt = await self._worker.attempt(job, started - lease.leased_at)
                 self._conclude(lease, result, attempt, started)
             elif isinstance(verdict, float):
@@ -383,7 +351,7 @@ class Engine:
         if (delay := put_off(self._retry, attempt)) is not None:
             self.postponed.note(lease.job, result, now, delay)
             self._holding.give_back([lease], delay)
-            self._holding.give_back(self.scheduler.rest(asked_last(result, lease.job), now + delay, now))
+            self._holding.give_back(self.scheduler.put_off(asked_last(result, lease.job), now + delay, now))
             return
         self._learn(lease, result, attempt, started)
         rest = host_rest(self._retry, attempt)
@@ -400,6 +368,7 @@ class Engine:
         if job.first_started_at is None and result.started_at is not None:
             job.first_started_at = result.started_at.timestamp()
         self.retry_reasons[str(result.error_kind)] += 1
+        self._waits.put_back(job, now)
         self._holding.give_back([lease], retry.delay)
 
     def _learn(self, lease: Lease, result: Result, attempt: Attempt, started: float) -> None:
@@ -434,7 +403,7 @@ class Engine:
 
     # Ending
 
-    async def _end_of(self, task: asyncio.Task[None], writing: Callable[[], Set[str]]) -> None:
+    async def _end_of(self, task: asyncio.Task[None], writing: Callable[[], set[str]]) -> None:
         """Let what there is be taken, within another shutdown timeout; ``writing`` tells by whom."""
         await asyncio.wait([task], timeout=self._parts.shutdown_timeout)
         if not task.done():

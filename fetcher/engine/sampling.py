@@ -85,6 +85,8 @@ def _room(line: Line, now: float) -> tuple[Bound, int]:
         return Bound.BREAKER, 0
     if host.free_at > now + limits.interval + CATCH_UP:
         return Bound.REST, 0
+    if line.rest is not None and line.rest.until > now:
+        return Bound.REST, 0
     if line.quotas and opens_at(line, now) > max(now, host.free_at):
         return Bound.BUDGET, 0
     free = max(0, limits.concurrency - host.in_flight)

@@ -28,7 +28,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from fetcher.engine.hosts import accounts, turns
-from fetcher.engine.hosts.accounts import Purse
+from fetcher.engine.hosts.accounts import LONG_CLOSED, Purse
 from fetcher.engine.hosts.care import LONGEST_CRAWL_DELAY
 from fetcher.engine.hosts.host import Hosts, Line
 from fetcher.engine.hosts.limiter import CATCH_UP, next_start
@@ -106,7 +106,8 @@ class Scheduler:
             line = self._lines[name]
             line.backlog = waiting + leased.backlog.get(name, len(line.waiting) - waiting)
             # The queue knew nothing of this host's own limits if it was not in the window.
-            while len(line.waiting) > max(line.room, waiting):
+            room = max(waiting, accounts.demand(line, now, HORIZON)[1] if line.quotas else line.room)
+            while len(line.waiting) > room:
                 excess.append(line.waiting.pop()[2])
             if not waiting and len(line.host.lines) > 1:
                 turns.join(line, now)
@@ -239,12 +240,23 @@ class Scheduler:
         if quota.tell(limit, started, now, own=own):
             self._shared.reopen(quota, now)
 
+    def closed(self, name: str, now: float) -> float | None:
+        """Return for how many seconds in all the budgets of a host have let nothing start, None if it has none."""
+        line = self._lines.get(name)
+        return None if line is None else accounts.closed(line, now)
+
     def rest(self, name: str, until: float, now: float) -> list[Lease]:
         """Start nothing more on a host before ``until``; return leases to give back, if that is not soon."""
         line = self._line(name, now)
         host = line.host
         host.free_at = max(host.free_at, until)
         return self._drop_all(line) if host.free_at > now + HORIZON else []
+
+    def put_off(self, name: str, until: float, now: float) -> list[Lease]:
+        """Start none of these jobs of a host before ``until``, as ``rest``, for what is no matter of the host's."""
+        line = self._line(name, now)
+        self._shared.put_off(line, until)
+        return self._drop(line) if until > now + HORIZON else []
 
     @property
     def some_in_trouble(self) -> bool:
@@ -267,13 +279,15 @@ class Scheduler:
         for line in list(self._lines.values()):
             if self._forget(line, now):
                 continue
+            if line.rest is not None:
+                self._shared.wake(line, now)
             name, (free_at, held) = line.host.name, accounts.demand(line, now, HORIZON)
             if free_at <= now + HORIZON:
                 room[name] = max(0, held - len(line.waiting))
             else:
                 room[name] = 0
                 again = min(again, free_at - HORIZON - now)
-                if line.waiting and line.quotas:
+                if line.waiting and line.quotas and free_at > now + LONG_CLOSED:
                     self.surrender(line)
         limit = max(0, self.window - self.waiting)
         return Demand(limit, self._default_room, room, None if again == math.inf else again)

@@ -45,6 +45,11 @@ class Sockets:
         self._opened = AsyncExitStack()
         self.places: list[Place] = []
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the places, in the order of their ports."""
+        return [name for name, *_ in self._servers]
+
     async def start(self, host: str, first_port: int = 0) -> None:
         """Listen on a port each, from the first on; 0 takes free ones. Raises OSError if one is not to be had."""
         shown = f"[{host}]" if ":" in host else host

@@ -88,13 +88,16 @@ class Tally(msgspec.Struct):
             if result.error_kind is not None:
                 self._add_kind(result)
             if result.status is not None:
-                self._add_response(result, result.status)
+                status_class = f"{result.status // 100}xx"
+                self.status_classes[status_class] = self.status_classes.get(status_class, 0) + 1
+                self._add_response(result)
+            elif result.final_url is not None:
+                # An answer, but not of http.
+                self._add_response(result)
             if result.has_more and result.page == self.max_pages:
                 self.cut += 1
 
-    def _add_response(self, result: Result, status: int) -> None:
-        status_class = f"{status // 100}xx"
-        self.status_classes[status_class] = self.status_classes.get(status_class, 0) + 1
+    def _add_response(self, result: Result) -> None:
         self.body_bytes += result.body_size or 0
         self.wire_bytes += result.wire_size or 0
         bucket = bucket_of(result.total_s or 0.0)

@@ -203,7 +203,12 @@ def _job(job_id: str, row: dict[str, Any], decoded: Sequence[str]) -> Job:
 
 def _made_by(maker: RowMaker, job_id: str, row: dict[str, Any], decoded: Sequence[str]) -> Job:
     """Make the job of a row by a template, which goes before what the row says itself. Raises RowError."""
-    own = maker.filled(row)
+    try:
+        own = maker.filled(row)
+    except RowError as error:
+        meta = _storable({name: value for name, value in row.items() if name not in JOB_KEYS})
+        url = maker.url or row.get("url")
+        return rejected_job(job_id, url if isinstance(url, str) else "", error, meta or None)
     if has_body(own):
         row = {name: value for name, value in row.items() if name not in BODIES}
     return _of_keys(job_id, row, own, decoded)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import RowError, make_job, rejected_job
+from fetcher.intake import RowError, check_method, make_job, rejected_job
 from fetcher.job_objects import job_from_mapping
 from fetcher.model import Rejection
 from fetcher.settings import Secret, Settings, read_secret
@@ -192,6 +192,8 @@ class RowMaker:
         """Raise ValueError for what no row can make right."""
         found = self.filled(_Sample())
         found["url"] = _ANY_URL if self._url is None else self._url.sample()
+        if "method" in found:
+            check_method(found["method"])
         for name in _FREE if self._url is None or self._url.scheme is None else ():
             # They go by the scheme, which only a row has.
             found.pop(name, None)

@@ -21,7 +21,7 @@ TESTS = Path(__file__).parents[1]
 def run(httpbin, tmp_path):
     """A function that runs an example with httpbin as its API; returns the records, what was asked, and the output."""
 
-    def run(name, **environ):
+    def run(name, code=0, **environ):
         path = tmp_path / f"{name}.yaml"
         path.write_text(EXAMPLES[name].replace("https://api.example.org", f"{httpbin.url}/anything"))
         ran = subprocess.run(
@@ -33,7 +33,7 @@ def run(httpbin, tmp_path):
             check=False,
             env=os.environ | environ,
         )
-        assert ran.returncode == 0, ran.stderr
+        assert ran.returncode == code, ran.stderr
         (output,) = (tmp_path / "out").glob("*.jsonl")
         text = output.read_text()
         records = [json.loads(line) for line in text.splitlines()]
@@ -92,8 +92,13 @@ def test_the_example_upload(run, tmp_path):
     (tmp_path / "scans").mkdir()
     content = b"%PDF-1.7 " + bytes(range(128)) * 2000
     (tmp_path / "scans/a.pdf").write_bytes(content)
-    (tmp_path / "scans.jsonl").write_text(json.dumps({"file": "a.pdf", "title": 'A "title"\r\n--x'}))
-    records, (asked,), _ = run("upload")
-    assert records[0]["outcome"] == "ok"
+    rows = [{"file": "a.pdf", "title": 'A "title"\r\n--x'}, {"file": "../upload.yaml", "title": "b"}]
+    (tmp_path / "scans.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    records, (asked,), _ = run("upload", code=3)
+    found = {record["meta"]["file"]: record for record in records}
+    assert found["a.pdf"]["outcome"] == "ok"
+    elsewhere = found["../upload.yaml"]
+    assert (elsewhere["outcome"], elsewhere["error_kind"]) == ("failed", "invalid_row")
+    assert "request.upload_dir (scans)" in elsewhere["error_message"]
     assert asked["form"] == {"title": 'A "title"\r\n--x'}
     assert asked["files"]["document"].encode() == content

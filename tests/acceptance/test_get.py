@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from origin_process import origin_process
@@ -148,6 +149,29 @@ def test_expect_of_what_is_no_http_is_about_its_body(get, places):
     assert get(places["messages"] + "/echo", "-d", "hello", *expect, "-s", "expect.matches=^h")[0] == 0
     code, out, _ = get(places["datagrams"], "-d", "hello", *expect, "-s", "expect.matches=^x")
     assert (code, json.loads(out)["error_kind"]) == (3, "unexpected")
+
+
+def commands_of(page):
+    """Return the arguments of each ``fetcher get`` of a page, as a shell has them."""
+    text = page.partition("<!-- commands: get -->\n```bash\n")[2].partition("```")[0]
+    shell = f"fetcher() {{ printf '%s\\0' \"$@\"; printf '\\0'; }}\n{text}"
+    done = subprocess.run(["bash", "-e"], input=shell, capture_output=True, text=True, check=True)
+    return [command.split("\0") for command in done.stdout.split("\0\0")[:-1]]
+
+
+def test_the_commands_of_the_page_work_as_they_stand_there(get, origin, places, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "api-jobs.md").read_text()
+    page = page.replace("https://api.example.org", f"{origin.url}/json")
+    page = page.replace("tcp://lines.example.org:7000", places["lines"])
+    page = page.replace("ws://live.example.org", places["messages"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FETCHER_PASSWORD", "secret")
+    (tmp_path / "scan.pdf").write_bytes(b"%PDF")
+    words = (b"two, please", b"bread & butter", b"%PDF", b"/json/exports/7", b"PONG", b"hello")
+    for (name, *arguments), word in zip(commands_of(page), words, strict=True):
+        code, out, err = get(*arguments)
+        assert (name, code, err) == ("get", 0, "")
+        assert word in out
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,9 @@ def test_the_recipe_weather_keeps_to_its_budget_and_its_key_to_itself(tmp_path: 
     asked = [parse_qs(urlsplit(line["path"]).query) for line in log]
     assert sorted(query["q"][0] for query in asked) == sorted(cities)
     assert {(query["appid"][0], query["units"][0]) for query in asked} == {(KEY, "metric")}
-    # The origin notes when they arrive, which is later than they leave, and later still while this machine has other tests
-    # to run: ten of one second and one of the second before it may be seen within one. What was held up for longer is
-    # seldom, and some way of leaving ten times a second has to explain all of it.
+    # The origin notes when they arrive, which is later than they leave, and later still while this machine has other
+    # tests to run: ten of one second and one of the second before it may be seen within one. What was held up for
+    # longer is seldom, and some way of leaving ten times a second has to explain all of it.
     times = sorted(line["time"] for line in log)
     assert sum(count > 11 for count in within(1.0, times)) <= COUNT * 0.02
     assert sum(count > 101 for count in within(10.0, times)) <= COUNT * 0.2

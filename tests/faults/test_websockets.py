@@ -478,6 +478,19 @@ async def test_f58_a_long_message_is_not_too_slow_before_it_is_whole():
         assert (await transport.fetch(job(ws(server)))).body_size == 10_000
 
 
+async def test_f58_messages_may_be_few():
+    async def talk(peer: Peer) -> None:
+        for number in range(8):
+            await asyncio.sleep(0.1)
+            await peer.send(frame("?", PING) + frame(str(number)))
+        await closed(peer)
+
+    sections = {"request": {"min_rate": "1KiB/s", "min_rate_span": 0.4}}
+    async with raw_server(talking(talk)) as server, opened(**sections) as transport:
+        response = await transport.fetch(job(ws(server), receive=Receive(messages=8)))
+    assert response.body == b'["0","1","2","3","4","5","6","7"]'
+
+
 # Again, or not
 
 

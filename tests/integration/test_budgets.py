@@ -109,7 +109,6 @@ async def test_batches_that_use_one_key_share_its_budget_over_all_of_its_hosts()
         began = time.monotonic()
         assert all(await asyncio.gather(*map(finished, batches)))
         took = time.monotonic() - began
-        assert list(parts.hosts.accounts) == [] or took < 2
     assert len(counter.asked) == counter.keyed == 50
     # Evenly spaced, whoever asks: the fiftieth comes 49 steps after the first.
     assert took > 0.95

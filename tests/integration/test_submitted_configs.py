@@ -32,6 +32,10 @@ def test_no_client_changes_the_config_of_the_service_or_holds_it_up(tmp_path):
         (problem,) = refusal(service, sources=["none.csv"])
         assert "none.csv: can not be opened" in problem
         assert str(tmp_path) not in problem
+        for expression, why in ((" | ".join(["[@, @][]"] * 60), "too many copies"), ("a[", "is no JMESPath")):
+            (problem,) = refusal(service, sources=["http://127.0.0.1:9/"], expect={"json": expression})
+            assert "expect.json: " in problem
+            assert why in problem
         assert service.ask("GET", "/readyz")
         assert service.stop() == 0
     assert path.read_text() == "service: {python: false}\n"

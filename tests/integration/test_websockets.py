@@ -13,13 +13,15 @@ import pytest
 from aiohttp import web
 from proxy_process import proxy_process
 from pydantic import ValidationError
-from raw_server import raw_server
+from raw_server import ok, raw_server
 from transport_factories import failure, job, socket_transport
 from web_socket_frames import BINARY, accepting, closed, frame, receive_frame, saying, talking
 
 from fetcher.errors import ErrorKind
 from fetcher.model import Receive
 from fetcher.origin.sockets import Sockets
+from fetcher.settings import BodySettings, RequestSettings
+from fetcher.transports.http.transport import HttpConfig
 from fetcher.transports.websocket import WebSocketConfig
 
 if TYPE_CHECKING:
@@ -291,6 +293,46 @@ async def test_a_proxy_of_http_is_asked_for_a_tunnel_and_told_the_credentials_al
     assert b"Proxy-Authorization: Basic" in requests[0]
     assert requests[1].startswith(b"GET /x HTTP/1.1\r\n")
     assert b"Proxy-Auth" not in requests[1]
+
+
+async def test_what_a_server_says_through_a_tunnel_is_not_taken_for_the_proxys():
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 Go\r\n\r\n")
+        await peer.request()
+        await peer.send(b"HTTP/1.1 407 Odd\r\nContent-Length: 0\r\n\r\n")
+
+    async with raw_server(script) as server, opened(http={"proxy": server.url("")}) as transport:
+        error = await failure(transport, job("ws://example.test/x"))
+    assert (error.kind, error.status) == (ErrorKind.HTTP_4XX, 407)
+
+
+async def test_a_tunnel_and_a_connection_by_which_a_proxy_passes_requests_on_are_not_mistaken():
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            lines.append(request.split(b" HTTP/")[0].decode())
+            if not request.startswith(b"CONNECT "):
+                await peer.send(ok(b"page"))
+                continue
+            await peer.send(b"HTTP/1.1 200 Go\r\n\r\n")
+            await peer.send(accepting(await peer.request()) + frame("1"))
+            await closed(peer)
+
+    lines: list[str] = []
+    sections = RequestSettings(), BodySettings()
+    async with raw_server(script) as server:
+        http = HttpConfig.model_validate({"proxy": server.url("")})
+        session = http.session()
+        pages, sockets = http.build(*sections, session), WebSocketConfig().build(*sections, session)
+        for part in (session, pages, sockets):
+            await part.open()
+        for _ in range(3):
+            assert (await pages.fetch(job("http://example.test/"))).body == b"page"
+            assert (await sockets.fetch(job("ws://example.test/"))).body == b"1"
+        for part in (sockets, pages, session):
+            await part.close()
+    assert lines == ["GET http://example.test/", "CONNECT example.test:80"] * 3
 
 
 async def test_a_proxy_that_is_not_there_is_not_taken_for_the_server(origin):

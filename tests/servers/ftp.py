@@ -98,7 +98,9 @@ def ftp_server(
     folder: Path, *, certificate: trustme.LeafCert | None = None, host: str = "127.0.0.1", **options: Any
 ) -> Iterator[FtpServer]:
     """Serve a folder to anonymous and to ``USER``; ``options`` are attributes of pyftpdlib's handler."""
-    logging.getLogger("pyftpdlib").setLevel(logging.CRITICAL)
+    # Without a handler it would set up logging for the whole process.
+    log = logging.getLogger("pyftpdlib")
+    log.handlers, log.propagate = [logging.NullHandler()], False
     base: type[Any] = FTPHandler
     if certificate is not None:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from fetcher.engine.hosts.host import Line
 
-# Accounts of which nobody has jobs any more, and hosts; those that count least are forgotten first.
+LONG_CLOSED = 2.0
+"""Jobs for which there is no budget for more than so many seconds go back to the queue: others need the window."""
+# Accounts that nobody uses any more; the oldest are forgotten first.
 _MOST_KEPT = 10_000
 
 
@@ -116,6 +118,11 @@ def demand(line: Line, now: float, within: float) -> tuple[float, int]:
         return line.host.free_at, line.room
     # When it opens is known, and that one job may start then; how many more there are may not be.
     return opens_at(line, now), min(line.room, *(max(1, quota.room(now, within)) for quota in line.quotas))
+
+
+def closed(line: Line, now: float) -> float | None:
+    """Return for how many seconds in all the budgets of a line have let nothing start, None if it has none."""
+    return max((quota.closed(now) for quota in line.quotas), default=None)
 
 
 def take(line: Line, now: float) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from fetcher.engine.hosts.accounts import Accounts
 from fetcher.engine.hosts.care import UNLIMITED, Care
 from fetcher.engine.hosts.limiter import CATCH_UP, HostLimits, strictest
-from fetcher.engine.hosts.quota import Quota
+from fetcher.engine.hosts.quota import Quota, Rest
 from fetcher.interfaces import Lease
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Line(msgspec.Struct, eq=False):
     ``backlog``: how many jobs there are to come, here and in the queue, as far as known. ``room``: how many to hold.
     ``entry``: the order of its entry in one of the scheduler's heaps, 0 if it has none; any other entry is out of date.
     ``own``: limits of its batch alone. ``credentials``: the budgets of what its batch shows the host; ``quotas``: all
-    that a start is charged to. ``passed``, ``missed_until``: see `fetcher.engine.hosts.turns`.
+    that a start is charged to. ``rest``: there if nothing of its batch may start for a while. ``passed``,
+    ``missed_until``: see `fetcher.engine.hosts.turns`.
     """
 
     host: Host
@@ -117,6 +118,7 @@ class Line(msgspec.Struct, eq=False):
     own: HostLimits | None = None
     credentials: tuple[Quota, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    rest: Rest | None = None
     passed: float = 0.0
     missed_until: float = 0.0
 
@@ -192,6 +194,19 @@ class Hosts:
                 line.quotas = _charged(line)
         return host.quota
 
+    def put_off(self, line: Line, until: float) -> None:
+        """Start nothing of a line before a time; the others of its host go on."""
+        if line.rest is None:
+            line.rest = Rest()
+            line.quotas = _charged(line)
+        line.rest.until = max(line.rest.until, until)
+
+    def wake(self, line: Line, now: float) -> None:
+        """Forget that a line had to rest, once it has."""
+        if line.rest is not None and line.rest.until <= now:
+            line.rest = None
+            line.quotas = _charged(line)
+
     def reopen(self, quota: Quota, now: float) -> None:
         """Have everybody look again who waits for a budget."""
         for host in list(self._hosts.values()):
@@ -248,4 +263,5 @@ class Hosts:
 def _charged(line: Line) -> tuple[Quota, ...]:
     """Return all that a start of a line is charged to."""
     own = line.host.quota
-    return line.credentials if own is None else (*line.credentials, own)
+    quotas = line.credentials if own is None else (*line.credentials, own)
+    return quotas if line.rest is None else (*quotas, line.rest)

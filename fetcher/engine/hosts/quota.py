@@ -165,6 +165,7 @@ class Quota:
         self.bounds: list[Spacing | Window] = []
         self._told: Told | None = None
         self._last_at = -math.inf
+        self._closed = self._closed_until = 0.0
         self.aim(allowances)
 
     def aim(self, allowances: Iterable[Allowance]) -> None:
@@ -194,6 +195,11 @@ class Quota:
             self._told.left = max(0, self._told.left - 1)
         for bound in self.bounds:
             bound.take(now)
+        self._note_closed(now)
+
+    def closed(self, now: float) -> float:
+        """Return for how many seconds in all nothing could start so far."""
+        return self._closed - max(0.0, self._closed_until - now)
 
     def give_back(self) -> None:
         """Take it back that the last ``take`` began a request: it was not sent. It ends as any other."""
@@ -229,6 +235,8 @@ class Quota:
         # What was answered at the same time may come in any order; a request that began later knows better.
         if told is None or told.asking or started >= told.at or left < told.left:
             self._told = Told(left, until, now)
+            self._closed, self._closed_until = self.closed(now), min(self._closed_until, now)
+            self._note_closed(now)
         return was_closed and self.opens_at(now) <= now
 
     def room(self, now: float, within: float) -> int:
@@ -245,6 +253,13 @@ class Quota:
         past = self._told is None or self._told.until <= now
         return past and not self.in_flight and all(bound.is_idle(now) for bound in self.bounds)
 
+    def _note_closed(self, now: float) -> None:
+        at = self.opens_at(now)
+        since = max(now, self._closed_until)
+        if at > since:
+            self._closed += at - since
+            self._closed_until = at
+
     def _told_opens_at(self, told: Told, now: float) -> float:
         if now < told.until:
             return told.until if not told.left else 0.0
@@ -253,6 +268,22 @@ class Quota:
             told.asking = True
             told.left = max(1, told.left)
         return told.until if told.left else max(told.until, self._last_at + _NEXT_PROBE)
+
+
+class Rest(Quota):
+    """No budget at all, but a time before which nothing starts, in whoever it is charged to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.until = -math.inf
+
+    def opens_at(self, now: float) -> float:  # noqa: ARG002  as a quota has it
+        """Return when the next start may be."""
+        return self.until
+
+    def room(self, now: float, within: float) -> int:
+        """Return how many may start within so many seconds."""
+        return 0 if self.until > now + within else super().room(now, within)
 
 
 def _period(bound: Spacing | Window) -> float:

@@ -246,8 +246,9 @@ def _parts(config: Config) -> Iterator[tuple[KeyPath, Settings]]:
     cache = getattr(config.http, "cache", None)
     if cache is not None and "path" in cache.model_fields_set:
         yield ("http", "cache"), cache
-    for index, entry in enumerate(getattr(config.http, "auth", [])):
-        yield ("http", "auth", index), entry
+    for section in ("http", "websocket"):
+        for index, entry in enumerate(getattr(getattr(config, section), "auth", [])):
+            yield (section, "auth", index), entry
 
 
 def _texts(value: object, path: KeyPath, field: str = "") -> Iterator[tuple[KeyPath, str, str]]:

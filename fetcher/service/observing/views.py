@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fetcher.histogram import merged, quantile
 from fetcher.intake import mask_userinfo
+from fetcher.engine.hosts.accounts import opens_at
 from fetcher.service.models import HostView, KindCount, Latency, Progress, SinkView
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def host_view(host: Host, now: float) -> HostView:
         limit=min(host.limits.concurrency, configured),
         configured=configured,
         interval=round(host.limits.interval, 3),
-        rests=round(max(0.0, host.free_at - now), 1),
+        rests=round(max(0.0, _opens_at(host, now) - now), 1),
         breaker=_breaker(host),
         crawl_delay=care.crawl_delay or None,
         latency=round(host.latency, 4) or None,
@@ -130,8 +131,13 @@ def _in_trouble(host: Host, now: float) -> bool:
     return (
         bool(host.care.breakers)
         or host.limits.concurrency < host.configured.concurrency
-        or host.free_at > now + max(_RESTS, host.limits.interval)
+        or _opens_at(host, now) > now + max(_RESTS, host.limits.interval)
     )
+
+
+def _opens_at(host: Host, now: float) -> float:
+    """Return when somebody may ask a host: batches may show it different credentials, each with a budget of its own."""
+    return min((opens_at(line, now) for line in host.lines), default=host.free_at)
 
 
 def _breaker(host: Host) -> Literal["closed", "paused", "down"]:

@@ -108,7 +108,7 @@ class HttpSession:
     def upgrading(self) -> Exchange:
         """Return a way to make hops that ask for another protocol, by the proxies if there are some."""
         exchange = UpgradingExchange(self.client, [], self._bounds)
-        return exchange if self.proxies is None else ProxyingExchange(exchange, self.proxies)
+        return exchange if self.proxies is None else ProxyingExchange(exchange, self.proxies, tunnels=True)
 
     def dialer(self) -> Dialer:
         """Return what opens connections that are not of the pool, by the same names, guard and certificates."""

@@ -37,6 +37,7 @@ class Conversation(asyncio.Protocol):
         self._waiting = 0
         self._full = False
         self._ended = False
+        self._lost = False
         self._error: Exception | None = None
         self._arrival: asyncio.Future[None] | None = None
         self.sent = False
@@ -71,7 +72,7 @@ class Conversation(asyncio.Protocol):
         if not self._ended:
             self._error = exc
             self.cut_off = exc is None and is_cut_off(self._transport)
-        self._ended = True
+        self._ended = self._lost = True
         self._left = memoryview(b"")
         self._wake()
 
@@ -102,7 +103,7 @@ class Conversation(asyncio.Protocol):
                 return b""
             await self._arrived()
         pieces, self._pieces, self._waiting = self._pieces, [], 0
-        if self._full:
+        if self._full and not self._lost:
             self._full = False
             self._transport.resume_reading()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -110,7 +111,7 @@ class Conversation(asyncio.Protocol):
     def abort(self) -> None:
         """Close it at once, if it is open. What was not sent is not, and what comes is not read."""
         self._left = memoryview(b"")
-        if self._transport is not None:
+        if self._transport is not None and not self._lost:
             self._transport.abort()
 
     def _send(self) -> None:

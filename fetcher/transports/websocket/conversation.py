@@ -42,6 +42,7 @@ class Conversation:
         self._protocol = answer.protocol
         self._loop = asyncio.get_running_loop()
         self._trace = trace
+        self._watch = watch
         self._url = url
         self._most = most
         self._bound = bound
@@ -71,6 +72,8 @@ class Conversation:
         """Return the next message, answering pings meanwhile. Raises FetchError if there is none."""
         try:
             while True:
+                # Between messages nothing has to come at any rate; within one, what comes is a body.
+                self._watch.resume()
                 message = await self._messages.read()
                 if message.type in _DATA:
                     return cast("str | bytes", message.data)

@@ -59,8 +59,6 @@ class WebSocketFetch:
         is_text = self._is_text()
         trace = HopTrace(self._watch)
         conversation, response = await self._open(hop, trace)
-        # From here on there is an answer to be waited for.
-        self._watch.resume()
         if self._job.body is not None:
             self._has_spoken = True
             await conversation.send(self._job.body, text=is_text)

@@ -11,8 +11,9 @@ import pytest
 
 from fetcher.engine import engine as module
 from fetcher.engine import scheduler as scheduler_module
-from fetcher.engine.engine import Engine, Parts
+from fetcher.engine.engine import Engine
 from fetcher.engine.hosts.limiter import LimitSettings
+from fetcher.engine.parts import Parts
 from fetcher.engine.retry import RetrySettings
 from fetcher.engine.slots import Slots
 from fetcher.errors import ErrorKind, FetchError, SinkError, SourceError, StateError

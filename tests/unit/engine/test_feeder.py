@@ -10,7 +10,7 @@ from fetcher.engine import feeder as module
 from fetcher.engine.feeder import Feeder
 from fetcher.errors import ErrorKind, SourceError
 from fetcher.interfaces import Chunk
-from fetcher.model import Job, Rejection
+from fetcher.model import FormPart, Job, Receive, Rejection
 from fetcher.queues.memory import MemoryQueue
 
 
@@ -196,3 +196,17 @@ async def test_keys_are_those_given_and_what_was_asked_if_duplicates_are_to_go()
         await feeder([Mixed()], queue, dedupe=dedupe).run({})
         counts = await queue.counts()
         assert (counts.added, counts.duplicates) == (fresh, 9 - fresh)
+
+
+async def test_what_is_sent_in_parts_and_what_is_waited_for_tell_jobs_apart():
+    class Mixed(Source):
+        async def read(self, position):
+            files = [[FormPart("f", path=name)] for name in ("a", "a", "b")]
+            waits = [Receive(length=count) for count in (1, 1, 2)]
+            jobs = [job(1, parts=parts) for parts in files] + [job(1, receive=receive) for receive in waits]
+            yield Chunk([*jobs, job(1)], "1")
+
+    queue = Recorder()
+    await feeder([Mixed()], queue, dedupe=True).run({})
+    counts = await queue.counts()
+    assert (counts.added, counts.duplicates) == (5, 2)

@@ -10,9 +10,10 @@ from collections import Counter
 import pytest
 
 from fetcher.engine import following
-from fetcher.engine.engine import Engine, Parts
+from fetcher.engine.engine import Engine
 from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.lookout import sample
+from fetcher.engine.parts import Parts
 from fetcher.engine.retry import RetrySettings
 from fetcher.engine.scheduler import Scheduler
 from fetcher.errors import ErrorKind, FetchError, LateError, StateError

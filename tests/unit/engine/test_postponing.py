@@ -7,8 +7,10 @@ from collections import Counter
 
 import pytest
 
-from fetcher.engine.engine import Engine, Parts
+from fetcher.engine.engine import Engine
+from fetcher.engine.hosts.host import Hosts
 from fetcher.engine.hosts.limiter import LimitSettings
+from fetcher.engine.parts import Parts
 from fetcher.engine.postponing import Postponed, put_off
 from fetcher.engine.retry import Attempt, RetrySettings
 from fetcher.engine.waiting import look
@@ -97,6 +99,36 @@ async def test_its_host_rests_so_that_the_others_do_not_all_find_out():
     # Each time no more than those in flight found out.
     assert hopeless <= engine.postponed.count <= hopeless + LimitSettings().per_host.concurrency
     assert len(sink.results) == 300
+
+
+async def test_other_batches_ask_the_same_host_meanwhile():
+    hosts = Hosts(LimitSettings())
+    without, _, _ = bench(Source(50), lambda _: (_ for _ in ()).throw(without_token(seconds=30.0)), hosts=hosts)
+    waits = asyncio.create_task(run(without))
+    while not without.postponed.count:  # noqa: ASYNC110  no event to wait for
+        await asyncio.sleep(0.001)
+    other, sink, _ = bench(Source(200), None, hosts=hosts)
+    await run(other)
+    assert len(sink.results) == 200
+    assert without.postponed.count <= LimitSettings().per_host.concurrency
+    without.drain()
+    await waits
+
+
+async def test_nothing_is_left_of_a_rest_that_is_over():
+    seen, rests = [], []
+
+    def respond(job):
+        seen.append(job.id)
+        if len(seen) == 1:
+            raise without_token(seconds=0.4)
+        rests.extend(line.rest for line in engine.scheduler.lines())
+        return ok(job)
+
+    engine, sink, _ = bench(Source(2000), respond)
+    await run(engine)
+    assert len(sink.results) == 2000
+    assert rests[-1] is None
 
 
 async def test_attempts_that_were_made_count_and_the_wait_is_no_part_of_their_time():

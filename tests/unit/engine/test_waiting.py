@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from fetcher.engine.engine import Engine, Parts
+from fetcher.engine.engine import Engine
 from fetcher.engine.hosts.limiter import LimitSettings
+from fetcher.engine.parts import Parts
 from fetcher.engine.retry import RetrySettings
 from fetcher.engine.waiting import look
 from fetcher.interfaces import Chunk, Standing

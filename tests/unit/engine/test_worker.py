@@ -214,3 +214,23 @@ def test_a_rejected_row_is_a_record_without_an_attempt():
     assert (result.outcome, result.error_kind, result.error_message, result.attempts, result.meta) == (
         Outcome.SKIPPED, ErrorKind.INVALID_URL, "no URL", 0, {"a": 1},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("default", "fields", "method"),
+    [
+        ("GET", {}, "GET"),
+        ("GET", {"body": b""}, "POST"),
+        ("GET", {"parts": []}, "POST"),
+        ("GET", {"body": b"x", "method": "GET"}, "GET"),
+        ("PUT", {"body": b"x"}, "PUT"),
+        ("HEAD", {}, "HEAD"),
+    ],
+)
+async def test_a_request_with_a_body_is_a_post_unless_somebody_says_otherwise(default, fields, method):
+    def respond(job):
+        raise FetchError(ErrorKind.CONNECT_REFUSED, "no", sent=False)
+
+    job = Job(id="1", url="http://a.test/", host="a.test", **fields)
+    result, attempt = await Worker("b", {"http": MockTransport(respond)}, default).attempt(job, 0)
+    assert (result.method, attempt.method) == (method, method)

@@ -40,6 +40,13 @@ def test_everything_is_counted():
     assert tally.kinds == {"invalid_url": Kind(1, "u", ""), "http_5xx": Kind(2, "u", "first")}
 
 
+def test_an_answer_that_is_not_http_counts_without_a_status():
+    tally = Tally()
+    tally.add([result(status=None, final_url="ftp://h/file", body_size=5, wire_size=3)])
+    assert (tally.body_bytes, tally.wire_bytes, tally.status_classes) == (5, 3, {})
+    assert tally.quantile(0.5) is not None
+
+
 def test_nothing_has_no_quantile():
     assert Tally().quantile(0.5) is None
     tally = Tally()

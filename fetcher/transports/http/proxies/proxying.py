@@ -158,11 +158,15 @@ def _with_credentials(address: ProxyAddress, settings: ProxySettings) -> ProxyAd
 
 
 class ProxyingExchange:
-    """Sends each hop by a proxy, and by another if that one can not be reached. Sets the hop's lane."""
+    """Sends each hop by a proxy, and by another if that one can not be reached. Sets the hop's lane.
 
-    def __init__(self, inner: Exchange, proxies: Proxies) -> None:
+    ``tunnels``: no proxy is asked to pass a request on, so that no answer can be a proxy's own.
+    """
+
+    def __init__(self, inner: Exchange, proxies: Proxies, *, tunnels: bool = False) -> None:
         self._inner = inner
         self._proxies = proxies
+        self._tunnels = tunnels
 
     async def send(self, hop: Hop, trace: HopTrace) -> Answer:
         """Make the hop; raises FetchError of a kind ``proxy_...`` for whatever a proxy does in its own name."""
@@ -199,12 +203,12 @@ class ProxyingExchange:
         finally:
             proxy.waiting -= 1
 
-    @staticmethod
-    def _checked(answer: Answer, scheme: str, proxy: Proxy) -> Answer:
+    def _checked(self, answer: Answer, scheme: str, proxy: Proxy) -> Answer:
         """Return the answer if it is the origin's. Only a request for http is one that the proxy may answer."""
         # That of the proxy; which address it went to, it alone knows.
         answer.remote_ip = None
-        if scheme != "http" or not proxy.address.forwards or answer.status < _FIRST_ERROR:
+        forwarded = scheme == "http" and proxy.address.forwards and not self._tunnels
+        if not forwarded or answer.status < _FIRST_ERROR:
             return answer
         if answer.status == _AUTHENTICATION_REQUIRED:
             answer.close()

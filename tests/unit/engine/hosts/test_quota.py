@@ -126,6 +126,21 @@ def test_other_allowances_count_on_from_what_has_been_counted():
     assert (quota.opens_at(1.0), quota.bounds) == (0.0, [])
 
 
+def test_it_knows_for_how_long_it_let_nothing_start():
+    quota = Quota([Allowance(10, 1), Allowance(30, 60)])
+    spent(quota, 2.0)
+    assert quota.closed(2.0) == pytest.approx(2.0, abs=0.11)
+    spent(quota, 61.0, begin=2.0)
+    assert quota.closed(61.0) == pytest.approx(60.5, abs=0.6)
+    other = Quota()
+    other.take(0.0)
+    assert other.closed(100.0) == 0.0
+    other.tell(RateLimit(0, 30.0), 100.0, 100.0)
+    assert (other.closed(100.0), other.closed(110.0), other.closed(500.0)) == (0.0, 10.0, 30.0)
+    other.tell(RateLimit(5, 30.0), 110.0, 110.0)
+    assert other.closed(500.0) == 10.0
+
+
 def test_it_can_be_forgotten_when_nothing_of_it_counts_any_more():
     quota = Quota([Allowance(10, 1), Allowance(10, 60)])
     assert quota.is_idle(0.0)

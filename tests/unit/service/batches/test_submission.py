@@ -174,8 +174,13 @@ OUTSIDE = [
     ("body: {store: file, path: 'link/{sha256}'}", "body.path"),
     ("body: {store: file, work: /tmp/work}", "body.work"),
     ("http: {cache: {path: /tmp/cache.db}}", "http.cache.path"),
+    ("request: {upload_dir: /etc}", "request.upload_dir"),
+    ("request: {upload_dir: link}", "request.upload_dir"),
+    ("request: {upload_dir: data/..}", "request.upload_dir"),
+    ("request: {upload_dir: state/service/batches/other}", "request.upload_dir"),
     (f"http: {{auth: [{{{REFRESHING}, keep: /tmp/token}}]}}", "http.auth.0.keep"),
     (f"http: {{auth: [{{{REFRESHING}, keep: link/token}}]}}", "http.auth.0.keep"),
+    (f"websocket: {{auth: [{{{REFRESHING}, keep: /tmp/token}}]}}", "websocket.auth.0.keep"),
     ("sources: [{type: file, path: 'x://../../etc/passwd'}]", "sources.0.path"),
     ("sources: [{type: file, path: 'http://../../etc/passwd'}]", "sources.0.path"),
     ("sources: [{type: file, path: 'linked*/{a}*.csv'}]", "sources.0.path"),
@@ -303,6 +308,7 @@ KEPT = [
     f"http: {{auth: [{{{REFRESHING}, keep: mine/token}}]}}",
     "http: {auth: [{0: bearer, hosts: [x.org], token: {file: mine/token}}]}",
     "sources: [mine/service.yaml]",
+    "request: {upload_dir: mine}",
     "sources: ['mine/*']",
     "sources: [{0: sqlite, path: mine/token, query: select 1, order: id}]",
 ]
@@ -353,6 +359,19 @@ def test_by_default_batches_have_a_folder_of_their_own(folder):
     (folder / "taken").write_text("")
     with pytest.raises(ConfigProblems, match=r"service\.files: taken: can not be made: File exists"):
         Territory(ServiceConfig.model_validate({"service": {"files": "taken"}})).make()
+
+
+def test_jobs_send_files_of_where_batches_may_read_and_of_nowhere_else(folder):
+    start = "sources: [{type: file, path: files/x.csv, job: {url: 'http://a.test/', "
+    sent = start + "multipart: [{name: f, path: '/etc/{x}'}]}}]\n"
+    # The service's own folder has its state; what jobs name is looked for in one of theirs.
+    assert load(sent, folder).request.upload_dir == "./uploads"
+    assert load(sent, folder, rules(files="files")).request.upload_dir == "files/uploads"
+    assert load(f"{sent}request: {{upload_dir: data}}\n", folder).request.upload_dir == "data"
+    (problem,) = refused(f"{sent}request: {{upload_dir: .}}\n", folder)
+    assert problem.startswith("mine.yaml:2: request.upload_dir: may come to lie where the service keeps its")
+    (problem,) = refused(start + "auth: {token: {file: /etc/hostname}}}}]\n", folder)
+    assert problem.startswith("mine.yaml:1: sources.0.job.auth.token: lies outside of service.files")
 
 
 # Patterns

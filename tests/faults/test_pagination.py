@@ -1,0 +1,129 @@
+"""Next pages are named by servers: none of them decides who is asked what, and as whom."""
+
+from __future__ import annotations
+
+import pytest
+from batches import TEST_HOSTS, run_batch
+from raw_server import raw_server
+
+
+def page(link=None, body=b"{}"):
+    head = b"" if link is None else f'Link: <{link}>; rel="next"\r\n'.encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), head, body)
+
+
+SECRET = {"authorization": "Bearer own", "x-key": "own", "cookie": "own=1", "x-other": "open"}
+DEFAULTS = {"headers": {"proxy-authorization": "theirs", "x-secret": "theirs", "x-open": "open"}}
+DEFAULTS |= {"secret_headers": ["X-Key", "X-Secret"]}
+
+
+async def two_pages(folder, there, **sections):
+    """Fetch a page that names another one at ``there``, and that one; return the requests for both."""
+    asked = []
+
+    async def first(peer):
+        while True:
+            asked.append(await peer.request())
+            await peer.send(page(there(ports) if len(asked) == 1 else None))
+
+    async def second(peer):
+        asked.append(await peer.request())
+        await peer.send(page())
+
+    async with raw_server(first) as one, raw_server(second) as other:
+        ports = {"a": one.port, "b": other.port}
+        job = {"url": f"http://a.test:{one.port}/1", "headers": SECRET}
+        records = await run_batch(folder, [job], pagination={"next": "link"}, request=DEFAULTS, **sections)
+    assert [record["outcome"] for record in records] == ["ok", "ok"]
+    return [request.lower() for request in asked]
+
+
+async def test_f47_a_next_page_of_the_same_origin_is_asked_for_with_all_that_the_first_was(tmp_path):
+    one, two = await two_pages(tmp_path, lambda ports: f"http://a.test:{ports['a']}/2")
+    assert one.replace(b"/1 ", b"/2 ") == two
+    assert b"bearer own" in two
+    assert b"x-secret: theirs" in two
+
+
+async def test_f47_a_next_page_elsewhere_gets_no_secret_of_the_job_nor_of_the_batch(tmp_path):
+    auth = [{"hosts": ["*.test"], "type": "bearer", "token": "configured", "insecure": True}]
+    _, two = await two_pages(
+        tmp_path, lambda ports: f"http://me:secret@b.test:{ports['b']}/2", http=TEST_HOSTS | {"auth": auth}
+    )
+    for secret in (b"own", b"theirs", b"configured", b"authorization", b"cookie", b"secret"):
+        assert secret not in two, secret
+    assert b"x-other: open" in two
+    assert b"x-open: open" in two
+
+
+async def test_f77_a_next_page_that_the_guard_blocks_is_blocked(tmp_path):
+    asked = []
+
+    async def serve(peer):
+        asked.append(await peer.request())
+        await peer.send(page("http://169.254.169.254/latest/meta-data/"))
+
+    async with raw_server(serve) as server:
+        guard = {"guard": {"allow": ["127.0.0.1"]}}
+        records = await run_batch(
+            tmp_path, [f"http://a.test:{server.port}/"], pagination={"next": "link"}, http=TEST_HOSTS | guard
+        )
+    last = next(record for record in records if "parent_id" in record)
+    assert (last["error_kind"], last["parent_id"], last["page"]) == ("blocked", "0-1", 2)
+
+
+@pytest.mark.parametrize(
+    "there", ["file:///etc/passwd", "ftp://a.test/", "data:,x", "javascript:alert(1)", "gopher://a/"]
+)
+async def test_f42_a_next_page_that_is_not_http_fails_this_one_and_is_not_tried_again(tmp_path, there):
+    record, asked = await refused(tmp_path, page(there), {"next": "link"})
+    assert record["error_message"].startswith(f"the next page: points to '{there}")
+    assert (record["status"], record["page"], record["attempts"]) == (200, 1, 1)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("there", [r"/2\r\nX-Split: 1", r"/2 HTTP/1.1\r\n\r\nGET /3", r"http://a\u0000b/"])
+async def test_f100_a_next_url_splits_no_request(tmp_path, there):
+    answer = page(body=f'{{"next": "{there}"}}'.encode())
+    asked = []
+
+    async def serve(peer):
+        while True:
+            asked.append(await peer.request())
+            await peer.send(answer if len(asked) == 1 else page())
+
+    async with raw_server(serve) as server:
+        records = await run_batch(
+            tmp_path, [f"http://a.test:{server.port}/"], pagination={"cursor": {"url": "next"}}, max_failures="100%"
+        )
+    assert b"\r\nx-split" not in b"".join(asked).lower()
+    assert [request.split(b" ")[0] for request in asked] == [b"GET"] * len(records)
+
+
+async def test_f100_a_cursor_is_data_whatever_it_is(tmp_path):
+    asked = []
+
+    async def serve(peer):
+        while True:
+            asked.append(await peer.request())
+            await peer.send(page(body=rb'{"next": "a&admin=1#\r\nX: y/../%00"}' if len(asked) == 1 else b"{}"))
+
+    async with raw_server(serve) as server:
+        await run_batch(tmp_path, [f"http://a.test:{server.port}/?q=1"], pagination={"cursor": {"json": "next"}})
+    assert asked[1].startswith(b"GET /?q=1&cursor=a%26admin%3D1%23%0D%0AX%3A%20y%2F..%2F%2500 HTTP/1.1\r\n")
+
+
+async def refused(folder, answer, section):
+    """Return the record of a page that leads nowhere, and what was asked."""
+    asked = []
+
+    async def serve(peer):
+        while True:
+            asked.append(await peer.request())
+            await peer.send(answer)
+
+    async with raw_server(serve) as server:
+        url = f"http://a.test:{server.port}/"
+        (record,) = await run_batch(folder, [url], pagination=section, max_failures="100%")
+    assert (record["outcome"], record["error_kind"]) == ("failed", "bad_pagination")
+    return record, asked
