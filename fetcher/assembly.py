@@ -15,6 +15,7 @@ from fetcher.config.overlay import kept_in
 from fetcher.engine.engine import Engine
 from fetcher.engine.feeder import id_in_batch
 from fetcher.engine.hosts.host import Hosts
+from fetcher.engine.ledger import BUDGETS, Ledger, keeping, stopped
 from fetcher.engine.parts import Parts
 from fetcher.engine.slots import Slots
 from fetcher.errors import EXIT_RESUMABLE, ConfigError, ErrorKind, SinkError, StateBusyError, StateError
@@ -50,25 +51,39 @@ class Shared:
     """What the batches of one process have in common: connections, hosts, and how much is in flight altogether.
 
     ``open`` it before the first batch, ``close`` it after the last. ``observe`` is told of the results of all of them
-    once they are acknowledged; it may not raise.
+    once they are acknowledged; it may not raise. ``state_dir``: where is kept what has been used of budgets, None if it
+    is forgotten.
     """
 
     def __init__(
-        self, limits: LimitSettings, http: Any, observe: Callable[[Sequence[Result]], None] | None = None
+        self,
+        limits: LimitSettings,
+        http: Any,
+        observe: Callable[[Sequence[Result]], None] | None = None,
+        state_dir: Path | None = None,
     ) -> None:
         self.limits = limits
         self.hosts = Hosts(limits)
         self.slots = Slots(limits.most)
         self.session: HttpSession = http.session()
         self.observe = observe
+        self._ledger = None if state_dir is None else Ledger(state_dir / BUDGETS, self.hosts)
+        self._keeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Create the pool of connections. Raises ConfigError if a setting of ``http`` turns out to be unusable."""
         await self.session.open()
+        if self._ledger is not None:
+            self._ledger.load(asyncio.get_running_loop().time())
+            self._keeping = asyncio.create_task(self._ledger.keep(), name="budgets")
 
     async def close(self) -> None:
         """Close every connection. May be called twice."""
         await self.session.close()
+        if self._ledger is not None and self._keeping is not None:
+            await stopped(self._keeping)
+            self._keeping = None
+            self._ledger.save()
 
     def reconfigure(self, limits: LimitSettings) -> None:
         """Keep to other limits from now on, dropping no work. Every batch is to be told by its own ``reconfigure``."""
@@ -106,6 +121,7 @@ class Batch:
         self.config = config = config if state_dir is None else kept_in(state_dir, config)
         self.resumed = False
         self._away: set[str] = set()  # sinks that could not be reached, and are not required
+        self._ledger: Ledger | None = None
         self._fresh = fresh
         self._is_kept = state_dir is not None
         self._marks: Mapping[str, str] = {}
@@ -133,9 +149,11 @@ class Batch:
             for index, stage in enumerate(config.stages, 1)
         }
         self._expect = None if config.expect is None else config.expect.build()
-        self._paginator = None if config.pagination is None else Paginator(config.pagination, config.request)
         self._shared = shared
         http: Any = config.http
+        self._paginator = None
+        if config.pagination is not None:
+            self._paginator = Paginator(config.pagination, config.request, http.masking())
         self._session: HttpSession = http.session() if shared is None else shared.session
         self.engine = Engine(self._parts())
 
@@ -201,6 +219,9 @@ class Batch:
             if self._shared is None:
                 await self._session.open()
             await self.engine.start(self._marks)
+            if self._shared is None and keeps_budgets(self.config):
+                self._ledger = Ledger(Path("state") / BUDGETS, self.engine.scheduler.known)
+                self._ledger.load(asyncio.get_running_loop().time())
         except BaseException:
             await self.close()
             raise
@@ -208,7 +229,8 @@ class Batch:
     async def run(self) -> bool:
         """Run until every job has ended, or until drained; return whether every job has ended."""
         try:
-            await self.engine.run(self._marks)
+            async with keeping(self._ledger):
+                await self.engine.run(self._marks)
         except Exception as error:
             if getattr(error, "exit_code", None) != EXIT_RESUMABLE:
                 # Why the run has failed is what matters, and not whether everybody could be told.
@@ -337,6 +359,13 @@ class Batch:
                 # Of one that was away through all of that run, what a run before it wrote is still to be deleted.
                 marks[name] = self._marks.get(f"sink:{index}") or self._marks.get(stale_key(f"sink:{index}"))
         return {name: mark for name, mark in marks.items() if mark}
+
+
+def keeps_budgets(config: Config) -> bool:
+    """Tell whether a config has budgets that last longer than a run may."""
+    limits = [config.limits.per_host, *config.limits.hosts.values()]
+    budgets = [*(one.budget for one in limits), *(entry.budget for entry in getattr(config.http, "auth", []))]
+    return any(allowance.period > 1 for budget in budgets for allowance in budget)
 
 
 def plan(sink: Settings, index: int) -> Plan:

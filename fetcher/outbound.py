@@ -87,6 +87,9 @@ class CheckedConnector(TCPConnector):
         factory: Any = self._socket_factory
         return factory(address)  # type: ignore[no-any-return]
 
+    def make_room(self) -> None:
+        """Give up what is not in use, for whoever finds no file to open. Here, nothing is kept."""
+
     async def _resolve_host(self, host: str, port: int, traces: Sequence[Trace] | None = None) -> list[ResolveResult]:
         """Return the addresses of a host, from wherever, that may be connected to."""
         found = await super()._resolve_host(host, port, traces)

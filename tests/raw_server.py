@@ -45,6 +45,8 @@ class Peer:
         return await self._reader.read()
 
     async def send(self, data: bytes) -> None:
+        if self._writer.is_closing():
+            raise ConnectionResetError  # as asyncio has it; uvloop would raise RuntimeError
         self._writer.write(data)
         await self._writer.drain()
 

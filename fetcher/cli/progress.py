@@ -105,6 +105,7 @@ def log_progress(batch: Batch, rate: Rate) -> None:
         in_flight=len(engine.running),
         per_second=round(rate.value, 1),
         retries=engine.retries,
+        postponed=engine.postponed.count,
         **{outcome.value: count for outcome, count in engine.delivery.tally.outcomes.items()},
         **troubles.fields(engine.delivery),
     )
@@ -128,6 +129,8 @@ def render(batch: Batch, rate: Rate, quiet: float | None = None) -> Group:
     for outcome in Outcome:
         counts.append(f"{outcome.value} {tally.outcomes.get(outcome, 0):,}  ", style=_STYLES[outcome])
     counts.append(f"in flight {len(engine.running)}  retries {engine.retries:,}  {size(tally.wire_bytes)}")
+    if engine.postponed.count:
+        counts.append(f"  postponed {engine.postponed.count:,}")
     now = asyncio.get_running_loop().time()
     parts: list[RenderableType] = [head, counts, _hosts(engine), *troubles.render(engine.delivery, now)]
     if quiet is not None:

@@ -259,6 +259,11 @@ class Scheduler:
         return self._drop(line) if until > now + HORIZON else []
 
     @property
+    def known(self) -> Hosts:
+        """All hosts, those of others included that share them."""
+        return self._shared
+
+    @property
     def some_in_trouble(self) -> bool:
         """Tell whether there may be a verdict about some job."""
         return self._shared.some_in_trouble

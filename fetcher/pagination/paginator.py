@@ -19,6 +19,8 @@ from fetcher.pagination.forms import Cursor, Form, NextLink, Offset, Page, Wante
 from fetcher.references import is_private, origin_of, private_names, resolved, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fetcher.pagination.settings import PaginationSettings
     from fetcher.settings import RequestSettings
 
@@ -38,12 +40,18 @@ class Following(msgspec.Struct, frozen=True):
 
 
 class Paginator:
-    """Finds next pages. Pure; ``check`` goes first, and may import what it needs. Any thread may ask it."""
+    """Finds next pages. Pure; ``check`` goes first, and may import what it needs. Any thread may ask it.
 
-    def __init__(self, settings: PaginationSettings, request: RequestSettings) -> None:
+    ``mask`` takes what is secret out of the URLs that servers name, which may repeat the whole query of a request.
+    """
+
+    def __init__(
+        self, settings: PaginationSettings, request: RequestSettings, mask: Callable[[str], str] | None = None
+    ) -> None:
         self.max_pages = settings.max_pages
         self._form = _form(settings)
         self._method = request.method.upper()
+        self._mask = mask
         self._private = private_names(request)
         self._downgrade = request.downgrade == "follow"
 
@@ -83,7 +91,7 @@ class Paginator:
     def _made(self, job: Job, result: Result, wanted: Wanted) -> Job:
         """Return the job of a page. Raises ValueError if it can not be asked for, or is the page that there was."""
         there = result.final_url or job.url
-        target = _checked(wanted.url) if wanted.url is not None else resolved(there, wanted.reference, "a next page")
+        target = self._named(there, wanted.reference) if wanted.url is None else _checked(wanted.url)
         body = job.body if wanted.body is None else wanted.body
         if body == job.body and target.url in {job.url, there}:
             raise ValueError("is this page itself, so there would be no end")
@@ -112,6 +120,9 @@ class Paginator:
             attempts=0,
             first_started_at=None,
         )
+
+    def _named(self, base: str, reference: str) -> Job:
+        return resolved(base, reference if self._mask is None else self._mask(reference), "a next page")
 
     def _check_downgrade(self, here: str, there: str) -> None:
         if not self._downgrade and here.startswith("https:") and not there.startswith("https:"):

@@ -56,7 +56,7 @@ class Service:
         self.url: str | None = None
         self._draining = asyncio.Event()
         self._observers: list[Callable[[Sequence[Result]], None]] = []
-        self._shared = Shared(config.limits, config.http, self._observe)
+        self._shared = Shared(config.limits, config.http, self._observe, Path(config.service.state_dir))
         self.keeper = Keeper(config, self._shared)
         self._troubles: dict[str, str] = {}
         self._schedules = Schedules(config, self.keeper, self.trouble)

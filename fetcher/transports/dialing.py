@@ -8,7 +8,9 @@ Whatever way there is to be wrong before the first byte is told in the same kind
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohappyeyeballs
@@ -22,6 +24,7 @@ from fetcher.transports.http.faults import fetch_error
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable, Callable
 
     from fetcher.outbound import CheckedConnector
     from fetcher.transports.http.proxies.proxying import Proxies
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
 
 _ATTEMPT_DELAY = 0.25  # between two addresses, RFC 8305
 _BUFFER = 64 * 1024
+_NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+_TRIES_WITHOUT_FILES = 12
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
 _NOT_ITS_OWN = 86_400.0  # seconds for a handshake, which those for connecting are counted for
 
 
@@ -120,11 +127,13 @@ class Dialer:
         except TimeoutError as error:
             raise fetch_error(error, url, trace) from error
         trace.enter_connect()
-        await trace.send_connection_create_end()
         return found
 
-    def datagrams(self, address: ResolveResult) -> socket.socket:
+    async def datagrams(self, address: ResolveResult) -> socket.socket:
         """Return a socket for datagrams to and from an address, to be closed by the caller. Raises OSError."""
+        return await self._with_files(partial(self._datagrams, address))
+
+    async def _datagrams(self, address: ResolveResult) -> socket.socket:
         ((family, _, _, _, where),) = self._connector.infos([address])
         sock = self._connector.new_socket((family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, "", where))
         try:
@@ -166,12 +175,28 @@ class Dialer:
 
     async def _connected(self, found: list[ResolveResult]) -> socket.socket:
         """Connect to the one of some addresses that answers first."""
-        return await aiohappyeyeballs.start_connection(
+        connect = partial(
+            aiohappyeyeballs.start_connection,
             self._connector.infos(found),
             happy_eyeballs_delay=_ATTEMPT_DELAY,
             interleave=1,
             socket_factory=self._connector.new_socket,
         )
+        return await self._with_files(connect)
+
+    async def _with_files(self, connect: Callable[[], Awaitable[socket.socket]]) -> socket.socket:
+        """Connect. Without a file to be had, wait for one, as the pool does."""
+        pause = _FIRST_PAUSE
+        for _ in range(_TRIES_WITHOUT_FILES):
+            try:
+                return await connect()
+            except OSError as error:
+                if error.errno not in _NO_FILES:
+                    raise
+            self._connector.make_room()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return await connect()
 
     def _check_direct(self, url: str, host: str) -> None:
         """Refuse to go round the proxies of the config without having been told to."""

@@ -216,16 +216,19 @@ class _Answer:
         return data
 
     async def _receive_until(self, quiet: float) -> bytes:
-        # Silence is what is waited for now, and no fault of the server's.
-        self._watch.quiet_until = inf
-        try:
-            async with asyncio.timeout(quiet) as silence:
-                return await self._conversation.receive()
-        except TimeoutError:
-            # A connection may time out, too.
-            if silence.expired():
-                raise _SilenceError from None
-            raise
+        while True:
+            # As long as something is to be sent, silence is none; then it is what is waited for, and no fault.
+            if sent := not self._conversation.sending:
+                self._watch.quiet_until = inf
+            try:
+                async with asyncio.timeout(quiet) as silence:
+                    return await self._conversation.receive()
+            except TimeoutError:
+                # A connection may time out, too.
+                if not silence.expired():
+                    raise
+                if sent:
+                    raise _SilenceError from None
 
     def _check_end(self) -> None:
         """Raise FetchError if the end of the connection is not that of the answer."""

@@ -105,7 +105,7 @@ class _Fetch:
             address = found[silences % len(found)]
             response.remote_ip = address["host"]
             try:
-                sock = self._socket_to(dialer, address)
+                sock = await self._socket_to(dialer, address)
                 data = await self._answer(sock, patience * 2**silences)
             except OSError:
                 found = [other for other in found if other is not address]
@@ -118,11 +118,11 @@ class _Fetch:
         datagrams = "1 datagram" if tries == 1 else f"{tries} datagrams"
         raise FetchError(ErrorKind.READ_TIMEOUT, f"no answer to {datagrams} within {patience * (2**tries - 1):g} s")
 
-    def _socket_to(self, dialer: Dialer, address: ResolveResult) -> socket.socket:
+    async def _socket_to(self, dialer: Dialer, address: ResolveResult) -> socket.socket:
         """Return the socket, another one if it leads elsewhere. A late answer to an earlier try is an answer."""
         if self._socket is None or self._address is not address:
             self.close()
-            self._socket, self._address = dialer.datagrams(address), address
+            self._socket, self._address = await dialer.datagrams(address), address
         return self._socket
 
     async def _answer(self, sock: socket.socket, patience: float) -> bytes | None:

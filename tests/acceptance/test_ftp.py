@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,5 +85,10 @@ def test_clients_of_a_service_reach_no_ftp_server_that_its_guard_forbids(tmp_pat
         )
         service.wait_for_end(batch)
         records = service.results(batch)
+        logins = [{"hosts": ["*"], "username": "me", "password": {"env": "PATH"}}]
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            service.submit(sources=[server.url("pub/")], sinks=["out.jsonl"], ftp={"logins": logins})
+    assert caught.value.code == 422
+    assert "logins" in json.load(caught.value)["problems"][0]
     assert [record["error_kind"] for record in records] == ["blocked", "blocked"]
     assert not server.connections

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from origin_process import origin_process
+from serve_process import serve_process
 
 from fetcher.cli.app import main
 from fetcher.intake import COMMANDS, SCHEMES
@@ -67,3 +68,14 @@ def test_the_config(here, tmp_path, monkeypatch):
     assert sorted(record["body"] for record in records) == ["PONG\r\n", "grüße\r\n", "hello", "ping"]
     assert {record["method"] for record in records} == {"SEND"}
     assert {record["url"][:3] for record in records if record.get("length_unknown")} == {"tcp"}
+
+
+def test_clients_of_a_service_reach_no_socket_that_its_guard_forbids(here, tmp_path):
+    places = [
+        here(f"{scheme}127.0.0.1:{port}") for scheme, port in (("tcp://", 8901), ("tls://", 8901), ("udp://", 8905))
+    ]
+    with serve_process(tmp_path, "http.guard=true") as service:
+        batch = service.submit(sources=[*places, "tcp://localhost:22"], sinks=[{"type": "file", "path": "out.jsonl"}])
+        service.wait_for_end(batch)
+        records = service.results(batch)
+    assert [record["error_kind"] for record in records] == ["blocked"] * 4

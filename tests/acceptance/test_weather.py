@@ -58,7 +58,8 @@ def held_up(times: list[float], apart: float) -> list[float]:
 
 
 def run(folder: Path, port: int, cities: list[str]) -> subprocess.CompletedProcess[bytes]:
-    with (folder / "cities.csv").open("w", newline="", encoding="utf-8") as file:
+    (folder / "config").mkdir()
+    with (folder / "config" / "cities.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["city"], *([city] for city in cities)])
     config = (ROOT / "config" / "weather.yaml").read_text().replace("127.0.0.1:8900", f"127.0.0.1:{port}")
     (folder / "weather.yaml").write_text(config)

@@ -273,7 +273,10 @@ async def test_f107_no_message_has_it_though_it_quotes_what_a_server_said(opened
 # All of it
 
 
-async def test_f107_no_output_log_or_dump_of_a_whole_run_has_it(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+async def test_f107_no_output_log_or_dump_of_a_whole_run_has_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.DEBUG)
 
     def answer(request: bytes) -> bytes:
@@ -297,6 +300,7 @@ async def test_f107_no_output_log_or_dump_of_a_whole_run_has_it(tmp_path: Path, 
     assert all(b"appid=k3y" in request for request in asked)
     written = everything(tmp_path)
     assert b"missing" in written
+    assert (tmp_path / "state" / "budgets.json").exists()
     assert b"k3y" not in written
     assert not shows(caplog.text)
     settings = HttpConfig.model_validate({"auth": [entry]})

@@ -63,6 +63,7 @@ def engine(sinks, reasons):
     outlets = [SimpleNamespace(title=title, errors=1, dead_letters=1, flushes={0: 1}, flush_s=1.0) for title in sinks]
     return SimpleNamespace(
         retry_reasons=reasons,
+        postponed=SimpleNamespace(count=0),
         running={},
         queued=0,
         left=0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from batches import TEST_HOSTS, run_batch
 from raw_server import raw_server
@@ -127,3 +129,25 @@ async def refused(folder, answer, section):
         (record,) = await run_batch(folder, [url], pagination=section, max_failures="100%")
     assert (record["outcome"], record["error_kind"]) == ("failed", "bad_pagination")
     return record, asked
+
+
+@pytest.mark.parametrize("section", [{"next": "link"}, {"cursor": {"url": "next"}}])
+async def test_f107_a_key_that_a_next_url_repeats_is_used_and_not_shown(tmp_path, section):
+    asked = []
+
+    async def serve(peer):
+        while True:
+            request = await peer.request()
+            asked.append(request.split(b" ")[1].decode())
+            there = f"{asked[-1]}&page=2" if len(asked) == 1 else None
+            await peer.send(page(there, json.dumps({"next": there}).encode()))
+
+    key = {"type": "api_key", "hosts": ["a.test"], "name": "key", "in": "query", "key": "geh/eim!", "insecure": True}
+    async with raw_server(serve) as server:
+        url = f"http://a.test:{server.port}/?q=1"
+        first, second = await run_batch(tmp_path, [url], pagination=section, http=TEST_HOSTS | {"auth": [key]})
+    assert asked == ["/?q=1&key=geh%2Feim%21", "/?q=1&key=geh%2Feim%21&page=2"]
+    for name in ("body", "sha256"):
+        del first[name], second[name]
+    assert "eim" not in json.dumps([first, second])
+    assert second["url"] == second["final_url"] == f"{url}&key=***&page=2"

@@ -85,6 +85,21 @@ async def test_f59_waiting_for_a_host_is_not_charged_either(tmp_path):
     assert [(record["outcome"], record["attempts"]) for record in records] == [("ok", 1)] * 6
 
 
+async def test_f59_the_wait_for_a_budget_is_charged_neither_to_a_timeout_nor_to_the_deadline_of_a_job(tmp_path):
+    origin = Origin(lambda number, _: refusal(status="500 Oops") if number <= 4 else ok())
+    async with raw_server(origin) as server:
+        records = await run_batch(
+            tmp_path,
+            [server.url(f"/{n}", "a.test") for n in range(4)],
+            request={"timeout": {"total": "400ms"}},
+            limits={"per_host": {"budget": ["3/s"]}},
+            retry={"backoff": "1ms", "deadline": "600ms"},
+        )
+    assert [(record["outcome"], record["attempts"]) for record in records] == [("ok", 2)] * 4
+    came = origin.came["a.test"]
+    assert came[-1] - came[0] > 2
+
+
 # Retry-After
 
 

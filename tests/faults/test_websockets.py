@@ -32,6 +32,7 @@ from web_socket_frames import (
 )
 
 from fetcher.engine.retry import Attempt, RetrySettings, decide
+from fetcher.engine.worker import Worker
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.job_objects import job_from_mapping
 from fetcher.model import Receive
@@ -496,9 +497,11 @@ async def test_f58_messages_may_be_few():
 
 async def test_f60_a_refused_upgrade_says_when_to_come_back():
     answer = b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
-    error = await failed(answering_once(answer))
-    assert error.response is not None
-    assert dict(error.response.headers)["Retry-After"] == "7"
+    async with raw_server(answering_once(answer)) as server, opened() as transport:
+        result, attempt = await Worker("test", {"ws": transport}, "GET").attempt(job(ws(server), body=b"x"), 0.0)
+    assert (result.outcome, result.error_kind, result.status) == ("failed", ErrorKind.HTTP_5XX, 503)
+    assert attempt is not None
+    assert (attempt.retry_after, attempt.sent) == (7.0, False)
 
 
 async def test_f63_a_message_is_not_sent_twice_unless_the_config_says_that_it_may_be():

@@ -233,3 +233,42 @@ async def test_what_is_left_of_a_key_is_told_by_any_of_its_hosts_to_all_batches(
             batch.drain()
         await asyncio.gather(*running)
     assert counter.keyed == 1
+
+
+async def test_a_run_that_goes_on_later_has_what_is_left_of_the_day(folder: Path):
+    counter = Counter()
+    http = auth("a.test", budget=["20/h"])
+    async with raw_server(counter.serve) as server:
+        made = config("a", server.url("/{1..30}", host="a.test"), http, queue={"type": "sqlite", "path": "a.db"})
+        for _ in range(2):
+            batch = Batch(made)
+            running = asyncio.create_task(finished(batch))
+            await counter.has(20)
+            await until(lambda batch=batch: batch.engine.done == 20 and bool(look(batch.engine, now()).resting))
+            batch.drain()
+            assert await running is False
+    assert len(counter.asked) == 20
+    kept = (folder / "state" / "budgets.json").read_bytes()
+    assert KEY.encode() not in kept
+
+
+async def test_what_batches_of_a_service_used_is_used_after_its_restart(folder: Path):
+    counter = Counter()
+    http = auth("a.test", budget=["20/h"])
+    async with raw_server(counter.serve) as server:
+        for name in "ab":
+            parts = Shared(LimitSettings(), HttpConfig.model_validate(TEST_HOSTS), state_dir=folder / "service")
+            await parts.open()
+            batch = Batch(config(name, server.url("/{1..15}", host="a.test"), http), shared=parts)
+            running = asyncio.create_task(finished(batch))
+            await counter.has(15 if name == "a" else 20)
+            if name == "b":
+                await until(lambda batch=batch: bool(look(batch.engine, now()).resting))
+                batch.drain()
+            assert await running is (name == "a")
+            await parts.close()
+    assert len(counter.asked) == 20
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()

@@ -24,6 +24,7 @@ from fetcher.service.observing.metrics import Metrics
 OURS = {
     "fetcher_requests": "counter",
     "fetcher_retries": "counter",
+    "fetcher_postponed": "counter",
     "fetcher_request_duration_seconds": "histogram",
     "fetcher_inflight_requests": "gauge",
     "fetcher_concurrency_limit_requests": "gauge",

@@ -6,9 +6,12 @@ import asyncio
 import hashlib
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 from batches import run_batch
+from origin_process import origin_process
 from raw_server import raw_server
 from transport_factories import failure, job, socket_transport
 from transport_partners.datagrams import DatagramServer, serving_datagrams
@@ -167,6 +170,20 @@ async def test_who_must_not_be_told_of_the_end_is_not():
             assert (await transport.fetch(asked)).body == b"open"
 
 
+async def test_a_server_that_hangs_up_at_once_is_not_sent_anything():
+    def hang_up(reader, writer):
+        writer.transport.abort()
+
+    listening = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with socket_transport("tcp") as transport:
+        kinds = {
+            (await failure(transport, job(f"tcp://127.0.0.1:{port}", body=b"hello" * 1000))).kind for _ in range(50)
+        }
+    listening.close()
+    assert kinds <= {ErrorKind.CONNECTION_RESET, ErrorKind.SERVER_DISCONNECTED}
+
+
 async def test_a_long_payload_reaches_a_slow_reader_whole():
     payload = bytes(range(256)) * 40_960  # 10 MiB
 
@@ -203,6 +220,20 @@ async def test_both_sides_may_talk_at_once():
     async with raw_server(script) as server, socket_transport("tcp", body={"max_size": "20MiB"}) as transport:
         response = await transport.fetch(ask(server, body=payload, receive=Receive(length=len(payload))))
     assert response.body == payload
+
+
+async def test_a_quiet_time_begins_when_all_is_sent():
+    async def script(peer):
+        await peer.send(b"ready ")
+        await asyncio.sleep(0.4)
+        await peer.receive(len(payload))
+        await peer.send(b"done")
+        await peer.gone()
+
+    payload = b"x" * 32 * 1024 * 1024
+    async with raw_server(script) as server, socket_transport("tcp") as transport:
+        response = await transport.fetch(ask(server, body=payload, receive=Receive(quiet=0.2)))
+    assert response.body == b"ready done"
 
 
 @pytest.mark.parametrize(
@@ -245,6 +276,13 @@ async def test_a_payload_that_fits_no_datagram_says_so():
     assert "65,507" in error.message
 
 
+async def test_where_no_datagram_can_be_sent_at_all_is_no_connection():
+    async with socket_transport("udp") as transport:
+        error = await failure(transport, job("udp://255.255.255.255:9", body=b"hello"))
+    assert (error.kind, error.sent) == (ErrorKind.CONNECT_FAILED, False)
+    assert error.message == "can not connect to 255.255.255.255:9: permission denied"
+
+
 async def test_tries_double_their_patience_and_stay_within_the_timeout():
     loop = asyncio.get_running_loop()
     came = []
@@ -258,6 +296,47 @@ async def test_tries_double_their_patience_and_stay_within_the_timeout():
         assert came[2] - came[1] > came[1] - came[0] > 0.09
         async with socket_transport("udp", timeout="10s", request={"timeout": {"total": 0.2}}) as transport:
             assert (await failure(transport, ask(server, "udp"))).kind is ErrorKind.TOTAL_TIMEOUT
+
+
+# Files
+
+
+FEW_FILES = """
+import asyncio, json, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (96, 96))
+import uvloop
+from transport_factories import job, socket_transport
+from fetcher.errors import FetchError
+
+section, url = sys.argv[1:]
+failed = []
+
+async def fetch(transport, number):
+    body = str(number).encode()
+    try:
+        assert (await transport.fetch(job(url, body=body))).body == body
+    except FetchError as error:
+        failed.append(error.message)
+
+async def main():
+    async with socket_transport(section) as transport:
+        await asyncio.gather(*(fetch(transport, number) for number in range(200)))
+
+uvloop.run(main())
+print(json.dumps(failed))
+"""
+
+
+@pytest.mark.parametrize("name", ["echo", "datagrams"])
+def test_more_jobs_than_files(name):
+    with origin_process(sockets=True) as origin:
+        url = origin.places[name]
+        section = url.partition(":")[0]
+        command = [sys.executable, "-c", FEW_FILES, section, url]
+        environment = {"PYTHONPATH": ":".join(sys.path)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
 
 
 # As parts of a batch

@@ -110,8 +110,24 @@ async def test_a_file_is_never_in_memory_as_a_whole(opened, huge):
     assert peak < HUGE / 4
 
 
+async def test_no_more_of_a_file_is_read_than_the_server_takes(opened, huge):
+    async def script(peer):
+        await head_of(peer)
+        await asyncio.Event().wait()
+
+    async with raw_server(script) as server, opened(timeout={"read": "300ms"}) as transport:
+        tracemalloc.start()
+        try:
+            error = await failure(transport, job(server.url(), parts=huge))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert error.kind == ErrorKind.READ_TIMEOUT
+    assert peak < HUGE / 4
+
+
 async def test_an_answer_before_the_end_ends_the_sending(opened, huge):
-    gone = asyncio.Event()
+    answered, gone = asyncio.Event(), asyncio.Event()
 
     async def script(peer):
         if peer.number > 1:
@@ -119,12 +135,14 @@ async def test_an_answer_before_the_end_ends_the_sending(opened, huge):
         await head_of(peer)
         await peer.receive(100_000)
         await peer.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        await answered.wait()
         await peer.gone()
         gone.set()
 
     async with raw_server(script) as server, opened() as transport:
-        response = await transport.fetch(job(server.url(), parts=huge))
+        response = await asyncio.wait_for(transport.fetch(job(server.url(), parts=huge)), 10)
         assert (response.status, response.body) == (413, b"big")
+        answered.set()
         await asyncio.wait_for(gone.wait(), 10)
         # What the server still waits for is not made up of the next request.
         assert (await transport.fetch(job(server.url(), parts=[FormPart("a", value="b")]))).status == 200

@@ -106,6 +106,7 @@ async def test_an_empty_message_is_one():
     [
         ({}, Receive(messages=3), 3),
         ({"messages": 3}, None, 3),
+        ({"messages": 5, "compress": True}, None, 5),
         ({"messages": 3}, Receive(messages=2), 2),
         ({"until": "last"}, None, 5),
         ({"until": "last"}, Receive(until="n == `2`"), 2),

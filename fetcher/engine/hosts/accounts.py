@@ -42,11 +42,16 @@ class Accounts:
         """Yield all identities with their quotas."""
         return ((identity, account.quota) for identity, account in self._accounts.items())
 
+    def quota(self, identity: str) -> Quota:
+        """Return the quota of credentials, new if nobody has used them of late."""
+        if identity not in self._accounts:
+            self._accounts[identity] = _Account(Quota(), [])
+        return self._accounts[identity].quota
+
     def join(self, rule: BudgetRule) -> Quota:
         """Return the quota of a rule, which is as strict as all that have joined it."""
-        account = self._accounts.get(rule.identity)
-        if account is None:
-            account = self._accounts[rule.identity] = _Account(Quota(), [])
+        self.quota(rule.identity)
+        account = self._accounts[rule.identity]
         account.rules.append(rule)
         account.quota.aim(allowance for one in account.rules for allowance in one.budget)
         return account.quota

@@ -19,13 +19,15 @@ from fetcher.engine.hosts.quota import Quota, Rest
 from fetcher.interfaces import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fetcher.engine.hosts.limiter import LimitSettings
 
 # Hosts without jobs of which something is remembered; the oldest are forgotten first.
 _MOST_REMEMBERED = 10_000
 _MOST_QUOTAS = 100_000
+# What budgets are called outside of the process.
+_KEY, _HOST = "key ", "host "
 
 
 class Asker(Protocol):
@@ -137,6 +139,7 @@ class Hosts:
         self._remembered: OrderedDict[str, Care] = OrderedDict()
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
         self.accounts = Accounts()
+        self._some_last = False
         self.some_in_trouble = False
 
     def __iter__(self) -> Iterator[Host]:
@@ -182,9 +185,30 @@ class Hosts:
                 care.follow(self._settings, given)
                 limits = care.limits(given)
             host = self._hosts[name] = Host(name, given, given, care, limits, quota=self._quotas.pop(name, None))
-            if given.budget:
-                self.quota(host).aim(given.budget)
+            if given.budget or host.quota is not None:
+                self._aim(host, given)
         return host
+
+    def lasting(self) -> Iterator[tuple[str, Quota]]:
+        """Yield the budgets that have windows to be kept beyond the process, by the names that ``recall`` takes."""
+        yield from ((f"{_KEY}{identity}", quota) for identity, quota in self.accounts if quota.is_lasting)
+        if self._some_last:
+            yield from ((f"{_HOST}{name}", quota) for name, quota in self._quotas.items() if quota.is_lasting)
+            quotas = ((f"{_HOST}{host.name}", host.quota) for host in self._hosts.values())
+            yield from ((name, quota) for name, quota in quotas if quota is not None and quota.is_lasting)
+
+    def recall(self, name: str, period: float, starts: Iterable[tuple[float, int]], now: float) -> None:
+        """Count what was used of a budget by an earlier process. To be called before anybody asks for hosts."""
+        if name.startswith(_KEY):
+            self.accounts.quota(name.removeprefix(_KEY)).recall(period, starts, now)
+        elif name.startswith(_HOST):
+            self._quotas.setdefault(name.removeprefix(_HOST), Quota()).recall(period, starts, now)
+            self._some_last = True
+
+    def _aim(self, host: Host, limits: HostLimits) -> None:
+        quota = self.quota(host)
+        quota.aim(limits.budget)
+        self._some_last = self._some_last or quota.is_lasting
 
     def quota(self, host: Host) -> Quota:
         """Return the budget of a host, from now on one of its own if it had none."""
@@ -230,7 +254,7 @@ class Hosts:
         """Have the limits follow what the config and the lines of a host ask for."""
         host.configured = strictest(host.given, (line.own for line in host.lines if line.own is not None))
         if host.configured.budget or host.quota is not None:
-            self.quota(host).aim(host.configured.budget)
+            self._aim(host, host.configured)
         self.adjust(host, now)
         for line in host.lines:
             line.asker.reconsider(line, now)

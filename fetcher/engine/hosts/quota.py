@@ -34,6 +34,7 @@ _LEAST_RESET = 1.0
 # for news of a budget of which nobody speaks any more.
 _NEXT_PROBE = 5.0
 _MOST_PROBES = 3
+_UNBOUNDED = 1_000_000_000
 
 
 class Spacing(msgspec.Struct, eq=False):
@@ -134,6 +135,11 @@ class Window(msgspec.Struct, eq=False):
         self._expire(now)
         return not self.parts
 
+    def starts(self, now: float) -> list[tuple[float, int]]:
+        """Return until when so many starts were, part by part."""
+        self._expire(now)
+        return [(min(now, (part + 1) * self.width), starts) for part, starts in self.parts]
+
     def _ends_at(self, part: int) -> float:
         """Return when the last start of a part is out of the window for sure."""
         return (part + 1 + _PARTS) * self.width
@@ -179,6 +185,23 @@ class Quota:
             bound = kept.get(period) or (Spacing(count) if period <= SECOND else Window(count, period))
             bound.count = count
             self.bounds.append(bound)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Tell whether some window is long enough to be kept beyond the process."""
+        return any(isinstance(bound, Window) for bound in self.bounds)
+
+    def used(self, now: float) -> list[tuple[float, list[tuple[float, int]]]]:
+        """Return the periods of the long windows, each with the times until which so many starts were."""
+        windows = [bound for bound in self.bounds if isinstance(bound, Window)]
+        return [(window.period, window.starts(now)) for window in windows]
+
+    def recall(self, period: float, starts: Iterable[tuple[float, int]], now: float) -> None:
+        """Count starts of an earlier process, in the order of their times. What they are held to, ``aim`` says."""
+        window = Window(_UNBOUNDED, period)
+        for at, count in starts:
+            window.note(min(at, now), count)
+        self.bounds.append(window)
 
     def opens_at(self, now: float) -> float:
         """Return when the next start may be; if that is not later than ``now``, it may be now."""
@@ -246,7 +269,7 @@ class Quota:
             room = self._told.left if self._told_opens_at(self._told, now) <= now else 0
         for bound in self.bounds:
             room = min(room, bound.room(now, within))
-        return 1_000_000_000 if room == math.inf else max(0, int(room))
+        return _UNBOUNDED if room == math.inf else max(0, int(room))
 
     def is_idle(self, now: float) -> bool:
         """Tell whether nothing of the past counts any more, so that it need not be kept."""

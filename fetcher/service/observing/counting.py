@@ -120,15 +120,19 @@ class SinkCounts(msgspec.Struct):
 
 
 class Counts(msgspec.Struct):
-    """What engines count for themselves, added up. ``retries``: by the reason, an error kind or a status class."""
+    """What engines count for themselves, added up. ``retries``: by the reason, an error kind or a status class.
+
+    ``postponed``: how many times jobs could not begin.
+    """
 
     retries: dict[str, int] = {}
     sinks: dict[str, SinkCounts] = {}
     dead_letters: int = 0
+    postponed: int = 0
 
     def copy(self) -> Counts:
         """Return a copy that can be added to."""
-        counts = Counts(dict(self.retries), {}, self.dead_letters)
+        counts = Counts(dict(self.retries), {}, self.dead_letters, self.postponed)
         for title, sink in self.sinks.items():
             copied = counts.sinks[title] = SinkCounts(errors=sink.errors)
             copied.flushes.counts = list(sink.flushes.counts)

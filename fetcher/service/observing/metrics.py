@@ -112,6 +112,7 @@ class Metrics:
         counts = self._before.copy()
         for engine in self._followed.values():
             counts.add(_retries(engine), engine.delivery.outlets, self._names)
+            counts.postponed += engine.postponed.count
         return counts
 
     def _settle(self) -> None:
@@ -120,6 +121,7 @@ class Metrics:
         for key in [key for key in self._followed if key not in running]:
             engine = self._followed.pop(key)
             self._before.add(_retries(engine), engine.delivery.outlets, self._names)
+            self._before.postponed += engine.postponed.count
 
 
 def _retries(engine: Engine) -> Mapping[str, int]:
@@ -170,6 +172,11 @@ class _Families(Collector):
         for reason, count in sorted(counts.retries.items()):
             retries.add_metric([reason], count)
         yield retries
+        postponed = CounterMetricFamily(
+            "fetcher_postponed", "Times that jobs could not begin, as a token was not to be had; none is an attempt."
+        )
+        postponed.add_metric([], counts.postponed)
+        yield postponed
         sinks = dict(sorted(counts.sinks.items()))
         yield _histograms(
             "fetcher_sink_flush",

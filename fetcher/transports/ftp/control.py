@@ -98,6 +98,7 @@ class Control:
         line = command.encode() + (b" " + argument if argument else b"")
         if b"\r" in line or b"\n" in line:
             raise FetchError(ErrorKind.INVALID_URL, "a command would contain the end of a line", sent=False)
+        self.settled = False
         self.stream.writer.write(line + b"\r\n")
         return await self.reply()
 

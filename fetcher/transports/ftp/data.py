@@ -82,7 +82,6 @@ class Transfer:
             message = "the data connection ended without an end of TLS, and the size of the file is not known"
             raise FetchError(ErrorKind.BODY_INCOMPLETE, message)
         if self.check is not None:
-            self._control.settled = False
             await self.check()
             self._control.settled = True
 

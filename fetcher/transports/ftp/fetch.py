@@ -21,12 +21,13 @@ from fetcher.transports.ftp.listings import Listing
 from fetcher.transports.ftp.logins import Logins
 from fetcher.transports.ftp.pool import Pool
 from fetcher.transports.ftp.resuming import size_of, to_go_on_with, validator_of
-from fetcher.transports.ftp.targets import LISTING, RETRIEVE, Target, target_of
+from fetcher.transports.ftp.targets import LISTING, RETRIEVE
 from fetcher.transports.http.tracing import HopTrace
 
 if TYPE_CHECKING:
     from fetcher.transports.dialing import Stream
     from fetcher.transports.ftp.replies import Reply
+    from fetcher.transports.ftp.targets import Target
     from fetcher.transports.watchdog import Watch
 
 _CONFIRMED = frozenset({226, 250})
@@ -53,11 +54,11 @@ class Means(msgspec.Struct):
 class FtpFetch:
     """The fetch of one job. ``response`` is there once the server has begun to answer."""
 
-    def __init__(self, means: Means, job: Job, watch: Watch) -> None:
+    def __init__(self, means: Means, job: Job, target: Target, watch: Watch) -> None:
         self._means = means
         self._job = job
+        self._target = target
         self._watch = watch
-        self._target: Target = target_of(job)
         self._started = time.perf_counter()
         self._timings = Timings()
         self.response: Response | None = None

@@ -16,6 +16,7 @@ from fetcher.transports.ftp.connecting import Connecting
 from fetcher.transports.ftp.fetch import FtpFetch, Means
 from fetcher.transports.ftp.logins import Logins, LoginSettings
 from fetcher.transports.ftp.pool import Pool
+from fetcher.transports.ftp.targets import target_of
 from fetcher.transports.watchdog import Floor, Watchdog
 
 if TYPE_CHECKING:
@@ -81,20 +82,18 @@ class FtpTransport:
 
     async def fetch(self, job: Job, within: float = inf) -> Response:
         """Fetch one job. Raises FetchError if no whole file or listing could be had."""
-        timeout = self._request.timeout
         if self._means is None:
             raise RuntimeError("the transport is not open")
+        target, timeout = target_of(job), self._request.timeout
         watch = self._watchdog.start(job.timeout or timeout.total, timeout.read, job, within)
-        fetch: FtpFetch | None = None
+        fetch = FtpFetch(self._means, job, target, watch)
         try:
-            fetch = FtpFetch(self._means, job, watch)
             return await fetch.run()
         except asyncio.CancelledError:
             verdict = watch.verdict(ErrorKind.DEADLINE if watch.deadline >= watch.final else ErrorKind.TOTAL_TIMEOUT)
-            raise (verdict if fetch is None else fetch.told(verdict)) from None
+            raise fetch.told(verdict) from None
         except FetchError as error:
-            if fetch is not None:
-                fetch.told(error)
+            fetch.told(error)
             raise
         finally:
             self._watchdog.stop(watch)

@@ -103,12 +103,16 @@ class GuardedConnector(ProxiedConnector):
             except ClientConnectorError as error:
                 if error.os_error.errno not in _NO_FILES or (deadline is not None and monotonic() + pause > deadline):
                     raise
-            for _ in range(min(_CLOSED_PER_TRY, len(self._idle))):
-                self._close_oldest()
+            self.make_room()
             # A connection is closed by the event loop, not at once.
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         return await super()._create_connection(req, traces, timeout)
+
+    def make_room(self) -> None:
+        """Give up idle connections, if there are any, for whoever finds no file to open."""
+        for _ in range(min(_CLOSED_PER_TRY, len(self._idle))):
+            self._close_oldest()
 
     def _close_oldest(self) -> None:
         """Close what has been idle for longest, which stands first among the connections to its host.

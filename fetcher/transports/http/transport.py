@@ -30,6 +30,7 @@ from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.http.caching.cache import Cache, CacheSettings
 from fetcher.transports.http.caching.recall import Recall
 from fetcher.transports.http.caching.sharing import Sharing
+from fetcher.transports.http.credentials.api_key import masking
 from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, AuthEntry
 from fetcher.transports.http.credentials.cookies import CookieExchange
 from fetcher.transports.http.exchange import Exchange, Hop, Lane
@@ -45,7 +46,7 @@ from fetcher.transports.http.uploads import Upload
 from fetcher.transports.watchdog import Floor, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fetcher.interfaces import Standing
     from fetcher.model import Header, Job, Response
@@ -131,6 +132,10 @@ class HttpConfig(Settings):
     def build(self, request: RequestSettings, body: BodySettings, session: HttpSession | None = None) -> HttpTransport:
         """Return the transport, not yet open: over connections of its own, or over those of a session."""
         return HttpTransport(self, request, body, session)
+
+    def masking(self) -> Callable[[str], str] | None:
+        """Return what takes the API keys of ``auth`` out of a text, None if there are none."""
+        return masking(self.auth)
 
     def session(self) -> HttpSession:
         """Return connections that several transports can share, not yet open."""

@@ -33,8 +33,10 @@ _BLOCK = 64 * 1024
 _BINARY = "application/octet-stream"
 # What would end a quoted name or its line (WHATWG HTML, "multipart/form-data encoding algorithm").
 _ESCAPED = re.compile(r"[\x00-\x1f\"\x7f]")
-# Neither a link that came to be after the path was resolved, nor a pipe that nobody writes to.
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+# Neither a link that came to be after the path was resolved, nor a pipe that nobody writes to, where a system can tell.
+_FLAGS = os.O_RDONLY | sum(
+    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_NOINHERIT")
+)
 _Identity = tuple[int, int, int, int]
 
 
@@ -190,7 +192,8 @@ def _read(file: _File, offset: int, count: int) -> bytes:
         fd = os.open(file.path, _FLAGS)
         try:
             if _identity(os.fstat(fd)) == file.identity:
-                data = os.pread(fd, count, offset)
+                os.lseek(fd, offset, os.SEEK_SET)
+                data = os.read(fd, count)
         finally:
             os.close(fd)
     except OSError as error:

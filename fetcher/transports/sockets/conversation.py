@@ -90,6 +90,8 @@ class Conversation(asyncio.Protocol):
 
     def begin(self, payload: bytes, *, half_close: bool) -> None:
         """Send this, and with ``half_close`` that there is no more of it. Does not wait for it."""
+        if self._lost:
+            return  # as soon as it was there; whoever reads is told
         self._left = memoryview(payload)
         self._half_close = half_close
         self._send()
@@ -107,6 +109,11 @@ class Conversation(asyncio.Protocol):
             self._full = False
             self._transport.resume_reading()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @property
+    def sending(self) -> bool:
+        """Whether some of it was not taken yet."""
+        return bool(self._left)
 
     def abort(self) -> None:
         """Close it at once, if it is open. What was not sent is not, and what comes is not read."""

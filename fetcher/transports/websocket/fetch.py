@@ -79,9 +79,8 @@ class WebSocketFetch:
     def told(self, error: BaseException) -> BaseException:
         """Return the error, with what is known of the fetch that it ended."""
         if isinstance(error, FetchError):
-            if self._job.body is not None:
-                # A handshake changes nothing; what is sent after it may.
-                error.sent = self._has_spoken
+            # A handshake changes nothing; what is sent after it may.
+            error.sent = self._has_spoken
             error.response = self.response
             if error.status is None and self.response is not None:
                 error.status = self.response.status

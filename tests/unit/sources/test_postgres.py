@@ -40,6 +40,25 @@ async def jobs_of(postgres, query, position=None, **settings):
     return [job for chunk in await chunks_of(postgres, query, position, **settings) for job in chunk.jobs]
 
 
+async def test_columns_fill_the_places_of_a_job(postgres):
+    query = """
+        SELECT 'a/b' AS name, 1.50::numeric AS price, '2026-01-02'::date AS day, '10.0.0.1'::inet AS ip,
+               ARRAY['a', NULL] AS tags, '{"own": [1]}'::jsonb AS more, '\\xff'::bytea AS raw, 'x' AS body;
+        """
+    said = {
+        "url": "http://api.test/{name}/{day}",
+        "params": {"price": "{price}", "tag": "{tags}", "ip": "{ip}"},
+        "json": {"more": "{more}", "tags": "{tags}"},
+    }
+    (job,) = await jobs_of(postgres, query, job=said)
+    assert job.url == "http://api.test/a%2Fb/2026-01-02?price=1.50&tag=a&ip=10.0.0.1"
+    assert job.body == b'{"more":{"own":[1]},"tags":["a",null]}'
+    (job,) = await jobs_of(postgres, query, job={"url": "http://api.test/", "body": "{raw}"})
+    assert job.body == b"\xff"
+    with pytest.raises(ConfigError, match="the query has no column 'town'"):
+        source(postgres, query, job={"url": "http://api.test/{town}"}).check()
+
+
 async def test_columns_become_the_job_and_its_meta(postgres):
     query = """
         SELECT ' http://a.test/ ' AS url, 'post' AS method, '{"x-a": "1"}'::jsonb AS headers, '[1]'::json AS json,

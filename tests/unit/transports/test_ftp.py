@@ -149,7 +149,7 @@ async def test_what_is_no_reply(data, kind):
 
 
 def test_a_reply_is_shown_without_secrets_and_control_characters():
-    shown = Reply(530, b"me: secret is \x1b[1mwrong\n\xff").shown((b"secret", b"me"))
+    shown = Reply(530, b"you: secret is \x1b[1mwrong\n\xff").shown((b"secret", b"you"))
     assert shown == "530 ***: *** is \\x1b[1mwrong \\xff"
 
 

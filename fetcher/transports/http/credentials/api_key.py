@@ -8,6 +8,7 @@ is masked wherever that is shown. Following such a redirect to a host of the ent
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 from urllib.parse import quote, unquote_plus
 
@@ -20,7 +21,7 @@ from fetcher.settings import Secret
 from fetcher.transports.http.credentials.hosts import AuthSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from aiohttp import ClientTimeout
 
@@ -146,6 +147,18 @@ class _MaskedAnswer:
         except FetchError as error:
             self._key._clean(error)  # noqa: SLF001  of this module
             raise
+
+
+def masking(entries: Iterable[AuthSettings]) -> Callable[[str], str] | None:
+    """Return what takes the API keys of some credentials out of a text, None if there are none."""
+    patterns = [_pattern(entry.key.get_secret_value()) for entry in entries if isinstance(entry, ApiKeySettings)]
+    return partial(_masked, patterns) if patterns else None
+
+
+def _masked(patterns: Iterable[re.Pattern[str]], text: str) -> str:
+    for pattern in patterns:
+        text = pattern.sub(MASK, text)
+    return text
 
 
 def with_parameter(url: str, name: str, value: str) -> str:
