@@ -56,16 +56,11 @@ def _parse(text: object) -> Allowance:
     return Allowance(int(match[1]), _PERIODS[match[2].lower()])
 
 
+_TEXT = {"type": "string", "pattern": r"^\s*[1-9][0-9]{0,8}\s*/\s*(s|m|min|h|d)\s*$"}
 Budget = Annotated[
     tuple[Allowance, ...],
     BeforeValidator(parse_budget),
     PlainSerializer(lambda budget: [str(allowance) for allowance in budget], return_type=list[str]),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"type": "string", "pattern": r"^\s*[1-9][0-9]{0,8}\s*/\s*(s|m|min|h|d)\s*$"},
-            "examples": [["10/s", "600/m", "50000/d"]],
-        }
-    ),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": _TEXT}, _TEXT], "examples": [["10/s", "600/m", "50000/d"]]}),
 ]
 """Allowances that all hold at once."""

@@ -4,7 +4,8 @@
                                                         |
                                                    [retry loop] -> queue
 
-What is in brackets are this module's own tasks. Each is supervised: one that dies stops the run with its reason.
+What is in brackets are this module's own tasks. Each is supervised: one that dies stops the run with its reason. Where
+answers have next pages, a follower stands before the delivery, and puts the jobs of those into the queue.
 """
 
 from __future__ import annotations
@@ -326,7 +327,8 @@ class Engine:
             if self.scheduler.some_in_trouble and verdict is None:
                 verdict = self.scheduler.verdict(lease, started)
             if verdict is None:
-                self._waits.begin(job, started)
+                if job.first_started_at is not None:
+                    self._waits.begin(job, started)
                 result, attempt = await self._worker.attempt(job, started - lease.leased_at)
                 self._conclude(lease, result, attempt, started)
             elif isinstance(verdict, float):

@@ -135,7 +135,7 @@ def page_id(root: str, page: int) -> str:
 
 
 def _key(root: str, page: int) -> str:
-    """Return what a page is known by to a queue, which takes it but once: no key of an input has a NUL in front."""
+    """Return what a queue knows a page by, which it takes but once. The NUL tells it from a URL, or a key of a row."""
     return f"\0{page_id(root, page)}"
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import trustme
+from aiohttp import ClientTimeout
 from batches import run_batch
 from certificates import serving, write_authority
 from proxy_process import proxy_process
@@ -19,6 +20,8 @@ from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.transports.http.credentials.api_key import ApiKey, ApiKeySettings, with_parameter
+from fetcher.transports.http.exchange import Hop
+from fetcher.transports.http.tracing import HopTrace
 from fetcher.transports.http.transport import HttpConfig
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from raw_server import Peer, Script
 
     from fetcher.interfaces import Transport
+    from fetcher.transports.http.exchange import Answer
 
 KEY = "k3y/with+all&of=it 1"
 RESOLVE = {"*.test": "127.0.0.1"}
@@ -268,6 +272,18 @@ async def test_f107_no_message_has_it_though_it_quotes_what_a_server_said(opened
         with pytest.raises(FetchError) as caught:
             await transport.fetch(job(server.url(host="a.test")))
     assert not shows([caught.value.message, caught.value.args, caught.value.redirects, caught.value.response])
+
+
+async def test_f107_nor_has_that_of_a_fault_of_ours():
+    class Broken:
+        async def send(self, hop: Hop, trace: HopTrace) -> Answer:
+            raise LookupError(hop.url)
+
+    hop = Hop("GET", "http://a.test/?q=1", [], None, ClientTimeout())
+    with pytest.raises(FetchError) as caught:
+        await ApiKey("appid", KEY, in_query=True).send(hop, HopTrace(), Broken())
+    assert caught.value.message == "LookupError: http://a.test/?q=1&appid=***"
+    assert hop.url == "http://a.test/?q=1"
 
 
 # All of it

@@ -660,6 +660,24 @@ async def test_f65_no_attempt_of_a_socket_outlasts_the_deadline_of_its_job(schem
     assert caught.value.kind is ErrorKind.DEADLINE
 
 
+# F70 is about proxies
+
+
+@both
+async def test_f70_sockets_do_not_go_round_a_proxy_unless_they_are_told_to(scheme):
+    async with echo(scheme) as (port, received):
+        for no_proxy, answered in (["127.0.0.1"], True), ([], False):
+            proxy = {"urls": ["http://127.0.0.1:9"], "no_proxy": no_proxy}
+            async with opened(scheme, http={"proxy": proxy}) as transport:
+                if answered:
+                    assert (await transport.fetch(ask(scheme, "127.0.0.1", port))).body == b"hello"
+                else:
+                    error = await failure(transport, ask(scheme, "127.0.0.1", port))
+    assert (error.kind, error.sent) == (ErrorKind.BLOCKED, False)
+    assert "http.proxy.no_proxy" in error.message
+    assert len(received) == 1
+
+
 # Of datagrams alone
 
 

@@ -72,6 +72,7 @@ async def test_httpbin_reads_every_part(opened, httpbin, tmp_path):
     ]
     async with opened() as transport:
         response = await transport.fetch(job(f"{httpbin.url}/anything", parts=parts))
+    assert response.status == 200, response.body
     asked = json.loads(response.body)
     assert asked["method"] == response.method == "POST"
     assert asked["form"] == {"plain": "a\r\n--b: ü", 'odd "name"%0D%0Ax: y': ""}  # %22 is read back as a quote

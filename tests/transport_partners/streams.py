@@ -62,7 +62,10 @@ class StreamPartner:
 
     def __init__(self, scheme: str = "tcp") -> None:
         self.scheme = scheme
-        self.http: dict[str, Any] = {"tls": {"verify": False}} if scheme == "tls" else {}
+        self.http: dict[str, Any] = {}
+        if scheme == "tls":
+            self.http = {"tls": {"verify": False}}
+            self.jobs = 500  # a handshake each
 
     async def read(self, peer: Peer) -> int:
         return int(await peer.receive_until(b"\n"))

@@ -20,6 +20,7 @@ from fetcher.transports.ftp.data import Transfer
 from fetcher.transports.ftp.listings import Listing
 from fetcher.transports.ftp.logins import Logins
 from fetcher.transports.ftp.pool import Pool
+from fetcher.transports.ftp.replies import NOT_LOGGED_IN
 from fetcher.transports.ftp.resuming import size_of, to_go_on_with, validator_of
 from fetcher.transports.ftp.targets import LISTING, RETRIEVE
 from fetcher.transports.http.tracing import HopTrace
@@ -226,7 +227,8 @@ class FtpFetch:
         """Have the server begin to send, and begin TLS as it does then. Raises FetchError."""
         reply = await control.ask(command, argument)
         if not reply.preliminary and reply.code not in _CONFIRMED:
-            control.settled = reply.code >= _REFUSED
+            # Who is no longer logged in will not be so for the next file either.
+            control.settled = reply.code >= _REFUSED and reply.code != NOT_LOGGED_IN
             if reply.unknown:
                 control.lacks.add(command)
             raise control.refused(command, reply)

@@ -45,12 +45,10 @@ class Listing:
 
     async def begin(self) -> None:
         """Read until there is a line from which the form of all of them can be told. Raises FetchError."""
-        seen: list[bytes] = []
-        while not seen:
+        while not self._transfer.ended:
             lines = await self._more()
             self._ready += lines
-            seen = [line for line in lines if not self._says_nothing(line)]
-            if self._transfer.ended:
+            if any(not self._says_nothing(line) for line in lines):
                 return
 
     async def read(self) -> bytes:

@@ -42,7 +42,8 @@ async def test_json_null_is_sent():
         (
             {"url": "gopher://a.test"},
             ("jobs", 0, "url"),
-            "Value error, nothing here fetches gopher: URLs; it takes http:, https:, ws:, wss:, ftp:, ftps:, tcp:, tls:, udp:",
+            "Value error, nothing here fetches gopher: URLs; "
+            "it takes http:, https:, ws:, wss:, ftp:, ftps:, tcp:, tls:, udp:",
         ),
         ({}, ("jobs", 0, "url"), "Field required"),
         ({"url": "http://a.test/", "methd": "GET"}, ("jobs", 0, "methd"), "Extra inputs are not permitted"),

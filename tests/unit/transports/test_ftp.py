@@ -148,6 +148,14 @@ async def test_what_is_no_reply(data, kind):
     assert caught.value.kind is kind
 
 
+@given(st.lists(st.sampled_from([b"220", b"22", b"-", b" ", b"\r\n", b"\n", b"\x00\xff", b"530"]), max_size=20))
+def test_whatever_is_said_is_a_reply_or_a_failure(pieces):
+    with suppress(FetchError):
+        reply = asyncio.run(read(b"".join(pieces)))
+        assert 100 <= reply.code < 600
+        assert reply.shown().isprintable()
+
+
 def test_a_reply_is_shown_without_secrets_and_control_characters():
     shown = Reply(530, b"you: secret is \x1b[1mwrong\n\xff").shown((b"secret", b"you"))
     assert shown == "530 ***: *** is \\x1b[1mwrong \\xff"

@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from fetcher.errors import FetchError
+from fetcher.errors import ErrorKind, FetchError
 from fetcher.settings import Secret
 from fetcher.transports.http.credentials.hosts import AuthSettings
 
@@ -94,6 +94,8 @@ class ApiKey:
         except FetchError as error:
             self._clean(error)
             raise
+        except Exception as error:  # noqa: BLE001  it becomes a message, and may quote the URL
+            raise FetchError(ErrorKind.INTERNAL, self.mask(f"{type(error).__name__}: {error}")) from None
         finally:
             hop.url, hop.headers = kept
         return _MaskedAnswer(answer, self)
