@@ -98,7 +98,7 @@ class Session:
         await self.begin_tls()
 
     async def begin_tls(self) -> None:
-        await self.peer._writer.start_tls(self.server.tls)
+        await start_tls(self.peer, self.server.tls)
         self.secure = True
 
     async def do_size(self, argument: str) -> None:
@@ -150,7 +150,7 @@ class Session:
         data = await self._data
         if self.secure:
             # As most servers do, once they have said that the data come.
-            await data._writer.start_tls(self.server.tls)
+            await start_tls(data, self.server.tls)
         self.data_tls = data._writer.get_extra_info("ssl_object")
         return data
 
@@ -163,6 +163,15 @@ class Session:
             else:
                 self._data.cancel()
         self._listening = self._data = None
+
+
+async def start_tls(peer: Peer, context: ssl.SSLContext | None) -> None:
+    """Begin TLS. Raises ConnectionError if the client goes meanwhile, whatever the event loop calls that."""
+    assert context is not None
+    try:
+        await peer._writer.start_tls(context)
+    except (OSError, RuntimeError) as error:
+        raise ConnectionResetError from error
 
 
 @asynccontextmanager

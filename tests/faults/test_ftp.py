@@ -151,6 +151,20 @@ async def test_f09_a_reset_before_the_data(command):
     assert retried(error)
 
 
+@pytest.mark.parametrize("command", ["banner", "USER", "TYPE", "SIZE", "EPSV"])
+async def test_f09_a_reset_right_behind_a_reply(command):
+    replies = {"banner": "220 ready", "USER": "331 password", "TYPE": "200 fine", "SIZE": "213 5"}
+
+    async def reset(session: Session, argument: str) -> None:
+        await (session.say(replies[command]) if command in replies else session.do_epsv(argument))
+        await asyncio.sleep(0)
+        session.peer.reset()
+
+    async with ftp_script(**{command: reset}) as server:
+        error = await failed(server.url())
+    assert error.kind in {ErrorKind.CONNECTION_RESET, ErrorKind.SERVER_DISCONNECTED, ErrorKind.CONNECT_REFUSED}
+
+
 async def test_f10_a_reset_in_the_middle_of_the_data():
     async def reset(session: Session, _: str) -> None:
         await session.say("150 here it comes")
@@ -354,6 +368,18 @@ async def test_f17_the_data_go_on_with_the_session_of_the_commands(authority, tr
         for _ in range(3):
             await transport.fetch(job(server.url(scheme="ftps", host="good.test")))
     assert reused == [True, True, True]
+
+
+async def test_f17_data_that_are_reset_before_tls(authority, trusting):
+    async def resetting(session: Session, _: str) -> None:
+        assert session._data is not None
+        (await session._data).reset()
+        await asyncio.sleep(0.02)
+        await session.say("150 here it comes")
+
+    async with ftp_script(tls=serving(authority.issue_cert("good.test")), RETR=resetting) as server:
+        error = await failed(server.url(scheme="ftps", host="good.test"), http=trusting)
+    assert error.kind is ErrorKind.CONNECTION_RESET
 
 
 async def test_f17_why_a_server_ends_the_handshake_for_the_data_is_told(authority, trusting):

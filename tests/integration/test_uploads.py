@@ -213,15 +213,19 @@ async def test_a_cancelled_upload_leaves_nothing_behind(opened, huge):
     assert "huge" not in open_files()
 
 
-async def test_a_slow_server_is_no_silence_as_long_as_it_takes_more(opened, huge):
+async def test_a_slow_server_is_no_silence_as_long_as_it_takes_more(opened, tmp_path):
+    # As long as it is slow, more is left than all buffers on the way can hold.
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(4 * HUGE)
+
     async def script(peer):
-        _, length = await head_of(peer)
-        for _ in range(10):
-            length -= len(await peer.receive(HUGE // 16))
-            await asyncio.sleep(0.1)
-        await peer.receive(length)
+        _, left = await head_of(peer)
+        for step in range(4 * 16):
+            left -= len(await peer.receive(HUGE // 16))
+            await asyncio.sleep(0.1 if step < 16 else 0)
+        await peer.receive(left)
         await peer.send(ok(b"done"))
 
-    async with raw_server(script) as server, opened(timeout={"read": "500ms"}) as transport:
-        response = await transport.fetch(job(server.url(), parts=huge))
+    async with raw_server(script) as server, opened(timeout={"read": "1500ms"}) as transport:
+        response = await transport.fetch(job(server.url(), parts=[FormPart("f", path="file")]))
     assert response.body == b"done"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -99,7 +101,9 @@ class Control:
         if b"\r" in line or b"\n" in line:
             raise FetchError(ErrorKind.INVALID_URL, "a command would contain the end of a line", sent=False)
         self.settled = False
-        self.stream.writer.write(line + b"\r\n")
+        # Of one that was lost the reader tells how; to write to it is an error in some event loops.
+        if not self.stream.writer.is_closing():
+            self.stream.writer.write(line + b"\r\n")
         return await self.reply()
 
     async def reply(self) -> Reply:
@@ -251,6 +255,8 @@ async def handshake(
     await trace.send_connection_create_start()
     trace.enter_tls()
     try:
+        if stream.writer.is_closing():
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         async with asyncio.timeout(within):
             await stream.start_tls(context, host.rstrip("."))
     except (OSError, EOFError) as error:

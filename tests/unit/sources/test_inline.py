@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from fetcher.errors import SourceError
+from fetcher.intake import SCHEMES
 from fetcher.sources.inline import InlineConfig
 
 
@@ -42,8 +43,7 @@ async def test_json_null_is_sent():
         (
             {"url": "gopher://a.test"},
             ("jobs", 0, "url"),
-            "Value error, nothing here fetches gopher: URLs; "
-            "it takes http:, https:, ws:, wss:, ftp:, ftps:, tcp:, tls:, udp:",
+            "Value error, nothing here fetches gopher: URLs; it takes " + ", ".join(f"{name}:" for name in SCHEMES),
         ),
         ({}, ("jobs", 0, "url"), "Field required"),
         ({"url": "http://a.test/", "methd": "GET"}, ("jobs", 0, "methd"), "Extra inputs are not permitted"),
