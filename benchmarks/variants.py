@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fetcher.transports.http import connection
 from fetcher.transports.bodies import checksums
+from fetcher.transports.http import connection
 
 if TYPE_CHECKING:
     from _hashlib import HASH

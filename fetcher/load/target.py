@@ -67,7 +67,9 @@ class Target:
             reason = reason or " (only http and https are measured)" if jobs else reason
             raise ConfigError(f"{self._label}: has no job that can be fetched{reason}")
         if len(self.jobs) < len(jobs):
-            self.notes.append(f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched by http; left out")
+            self.notes.append(
+                f"{len(jobs) - len(self.jobs):,} rows of the sources can not be fetched by http; left out"
+            )
         self._note_methods()
         if not self.consent:
             await vet(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What JSON writes in a way that YAML reads as something else.
-_JSON_ALONE = re.compile(r"\\/|\\u[dD][89a-fA-F]")
+_JSON_ALONE = re.compile("\\\\/|\\\\u[dD][89a-fA-F]|[\x85\u2028\u2029]")
+# Ends of lines for YAML, and characters like any other for JSON.
+_ESCAPED = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 def read_config(path: Path, label: str, most: int, flags: int = 0) -> str:
@@ -47,12 +49,25 @@ def from_json(text: str, label: str) -> str:
         raise ConfigProblems([f"{label}: is not JSON: {error}"]) from None
     except UnicodeError:
         raise ConfigProblems([f"{label}: is not JSON: half a surrogate pair"]) from None
-    return json.dumps(data, ensure_ascii=False, indent=1) if _JSON_ALONE.search(text) else text
+    return _dumped(data, indent=1) if _JSON_ALONE.search(text) else text
 
 
 def as_text(data: object) -> str:
     """Return data of a config as its text. What came from the environment is not looked up there again."""
-    return json.dumps(data, ensure_ascii=False).replace("${", "$${")
+    return _dumped(_literal(data))
+
+
+def _dumped(data: object, indent: int | None = None) -> str:
+    return json.dumps(data, ensure_ascii=False, indent=indent).translate(_ESCAPED)
+
+
+def _literal(data: object) -> object:
+    """Return data in whose values nothing looks like a variable; keys are never looked up."""
+    if isinstance(data, dict):
+        return {key: _literal(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_literal(item) for item in data]
+    return data.replace("${", "$${") if isinstance(data, str) else data
 
 
 def renamed(problem: str, path: Path, shown: str) -> str:

@@ -14,6 +14,7 @@ from fetcher.transports.http.credentials.digest import (
     challenges,
 )
 from fetcher.transports.http.exchange import Hop
+from fetcher.transports.http.tracing import HopTrace
 
 NONCE = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"
 CNONCE = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
@@ -153,26 +154,26 @@ def test_what_can_not_be_answered_is_no_challenge(value):
 
 async def test_nothing_is_known_before_the_first_challenge():
     scheme = DigestScheme("u", "p")
-    assert await scheme.authorization(hop()) is None
+    assert await scheme.authorization(hop(), HopTrace()) is None
     assert not scheme.refused(hop(), None, Answered("Basic realm=x"))
     assert scheme.refused(hop(), None, Answered('Digest nonce="1", qop="auth"'))
-    first = parameters(await scheme.authorization(hop()) or "")
-    second = parameters(await scheme.authorization(hop("https://a.test")) or "")
+    first = parameters(await scheme.authorization(hop(), HopTrace()) or "")
+    second = parameters(await scheme.authorization(hop("https://a.test"), HopTrace()) or "")
     assert (first["nonce"], first["uri"], first["nc"]) == ("1", "/x?y=1", "00000001")
     assert (second["nonce"], second["uri"], second["nc"]) == ("1", "/", "00000002")
     assert first["cnonce"] == second["cnonce"]
     # Of another origin, nothing is known yet.
-    assert await scheme.authorization(hop("https://a.test:444/")) is None
+    assert await scheme.authorization(hop("https://a.test:444/"), HopTrace()) is None
 
 
 async def test_a_new_challenge_is_answered_and_a_refusal_is_not():
     scheme = DigestScheme("u", "p")
     scheme.refused(hop(), None, Answered('Digest nonce="1", qop="auth"'))
-    sent = await scheme.authorization(hop())
+    sent = await scheme.authorization(hop(), HopTrace())
     assert not scheme.refused(hop(), sent, Answered('Digest nonce="1", qop="auth"'))
     assert scheme.refused(hop(), sent, Answered('Digest nonce="1", qop="auth", stale=true'))
     assert scheme.refused(hop(), sent, Answered('Digest nonce="2", qop="auth"'))
-    assert parameters(await scheme.authorization(hop()) or "")["nc"] == "00000001"
+    assert parameters(await scheme.authorization(hop(), HopTrace()) or "")["nc"] == "00000001"
 
 
 async def test_what_is_kept_is_bounded(monkeypatch):
@@ -180,8 +181,8 @@ async def test_what_is_kept_is_bounded(monkeypatch):
     scheme = DigestScheme("u", "p")
     for number in range(3):
         scheme.refused(hop(f"https://h{number}.test/"), None, Answered('Digest nonce="1"'))
-    assert await scheme.authorization(hop("https://h0.test/")) is None
-    assert await scheme.authorization(hop("https://h2.test/")) is not None
+    assert await scheme.authorization(hop("https://h0.test/"), HopTrace()) is None
+    assert await scheme.authorization(hop("https://h2.test/"), HopTrace()) is not None
 
 
 def test_a_challenge_that_is_too_long_is_not_read():
