@@ -14,8 +14,8 @@ from fetcher.config.model import record_fingerprint, sink_fingerprints
 from fetcher.config.overlay import kept_in
 from fetcher.engine.engine import Engine
 from fetcher.engine.feeder import id_in_batch
+from fetcher.engine.hosts.budget_file import BUDGETS, Ledger, keeping, stopped
 from fetcher.engine.hosts.host import Hosts
-from fetcher.engine.ledger import BUDGETS, Ledger, keeping, stopped
 from fetcher.engine.parts import Parts
 from fetcher.engine.slots import Slots
 from fetcher.errors import EXIT_RESUMABLE, ConfigError, ErrorKind, SinkError, StateBusyError, StateError
@@ -32,10 +32,10 @@ from fetcher.sources.chosen import ChosenSource
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping, Sequence
 
+    from fetcher.answers.expectations import ExpectSettings
     from fetcher.config import Config
     from fetcher.engine.hosts.limiter import LimitSettings
     from fetcher.engine.retry import RetrySettings
-    from fetcher.expectations import ExpectSettings
     from fetcher.interfaces import Queue, Sink, Source, Stage
     from fetcher.model import Result
     from fetcher.settings import Settings

@@ -1,7 +1,7 @@
 """Where a reference that a server gives leads, be it a Location or a link, and what may be sent there.
 
-What is named by a server is http or https, and is checked as every URL of an input is (`fetcher.intake`). A user and
-password in it are dropped: who answers does not decide as whom we speak. What belongs to an origin is not told to
+What is named by a server is http or https, and is checked as every URL of an input is (`fetcher.jobs.intake`). A user
+and password in it are dropped: who answers does not decide as whom we speak. What belongs to an origin is not told to
 another (RFC 6454; RFC 9110, section 15.4).
 """
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from fetcher.intake import check_host, make_job, mask_userinfo, may_have_userinfo
+from fetcher.jobs.intake import check_host, make_job, mask_userinfo, may_have_userinfo
 
 if TYPE_CHECKING:
     from fetcher.model import Header, Job

@@ -15,7 +15,7 @@ from fetcher.cli.run import GuardFlag, Override, guarded, raise_file_limit, run_
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load
-from fetcher.job_objects import job_from_mapping
+from fetcher.jobs.objects import job_from_mapping
 from fetcher.model import Outcome
 
 if TYPE_CHECKING:

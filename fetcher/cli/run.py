@@ -20,7 +20,7 @@ from fetcher.cli.logs import configure_logging
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import counted, duration, plain
 from fetcher.config import load
-from fetcher.engine.lookout import Lookout
+from fetcher.engine.why.lookout import Lookout
 from fetcher.errors import EXIT_RESUMABLE
 from fetcher.guard import GuardSettings
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from fetcher.config import Config
-    from fetcher.engine.bounds import Finding
     from fetcher.engine.engine import Engine
+    from fetcher.engine.why.bounds import Finding
 
 _GC_BIRTHS = 20_000
 _WORTH_A_WORD = 5.0  # seconds

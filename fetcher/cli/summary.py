@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fetcher.assembly import Batch
-    from fetcher.engine.bounds import Finding
     from fetcher.engine.engine import Engine
+    from fetcher.engine.why.bounds import Finding
     from fetcher.pipeline.tally import Tally
 
 _QUANTILES = (0.5, 0.95, 0.99)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fetcher.cli.text import clock, counted, plain, size
-from fetcher.intake import mask_userinfo
+from fetcher.jobs.intake import mask_userinfo
 
 if TYPE_CHECKING:
     from fetcher.engine.waiting import Straggler, Waiting

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fetcher.config.problems import dotted
 from fetcher.errors import ErrorKind
-from fetcher.intake import RowError, check_headers
+from fetcher.jobs.intake import RowError, check_headers
 from fetcher.sink_settings import title_of, titled
 
 if TYPE_CHECKING:

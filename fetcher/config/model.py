@@ -23,12 +23,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from fetcher.answers.expectations import ExpectSettings
 from fetcher.config.contradictions import contradictions
 from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
-from fetcher.expectations import ExpectSettings
 from fetcher.fields import FIELDS
-from fetcher.intake import SCHEMES
+from fetcher.jobs.intake import SCHEMES
 from fetcher.naming import NameTemplate, distinct
 from fetcher.pagination import PaginationSettings
 from fetcher.registry import Part, parts

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from fetcher.answers.expectations import Expectation
 from fetcher.budgets import BudgetRule
 from fetcher.engine.hosts.host import Hosts
 from fetcher.engine.hosts.limiter import LimitSettings
 from fetcher.engine.retry import RetrySettings
 from fetcher.engine.slots import Share
-from fetcher.expectations import Expectation
 from fetcher.interfaces import Queue, Sink, Source, Stage, Transport
 from fetcher.model import Result
 from fetcher.pagination import Paginator

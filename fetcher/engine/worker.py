@@ -16,7 +16,7 @@ from fetcher.retry_after import parse_retry_after
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fetcher.expectations import Expectation
+    from fetcher.answers.expectations import Expectation
     from fetcher.interfaces import Transport
     from fetcher.model import Job, Rejection
 

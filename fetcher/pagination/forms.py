@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from fetcher.expressions import compiled, json_of
+from fetcher.answers.expressions import compiled, json_of
 from fetcher.pagination.links import links_of
 from fetcher.pagination.queries import parameter, with_parameter
 from fetcher.references import BadReferenceError, resolved, shown

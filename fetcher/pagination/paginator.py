@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 from fetcher.model import Header, Job, Outcome, Result
 from fetcher.pagination.forms import Cursor, Form, NextLink, Offset, Page, Wanted
 from fetcher.references import is_private, origin_of, private_names, resolved, shown

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from fetcher.assembly import Batch
-    from fetcher.engine.advice import Bound
     from fetcher.engine.engine import Engine
     from fetcher.engine.hosts.host import Hosts
+    from fetcher.engine.why.advice import Bound
     from fetcher.model import Result
     from fetcher.service.models import BatchView, Why
     from fetcher.service.settings import ServiceConfig

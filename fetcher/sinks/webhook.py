@@ -37,7 +37,7 @@ from yarl import URL
 
 from fetcher.errors import ConfigError, FetchError, SinkError
 from fetcher.guard import GuardSwitch
-from fetcher.intake import RowError, check_headers
+from fetcher.jobs.intake import RowError, check_headers
 from fetcher.outbound import guarded_session, reason_of
 from fetcher.settings import ByteSize, Duration, Secret
 from fetcher.sink_settings import REJECTED, SinkSettings

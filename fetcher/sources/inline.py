@@ -16,7 +16,9 @@ from pydantic import (
 )
 
 from fetcher.errors import SourceError
-from fetcher.intake import (
+from fetcher.interfaces import Chunk
+from fetcher.jobs.content import body_of
+from fetcher.jobs.intake import (
     RowError,
     check_checksum,
     check_headers,
@@ -28,9 +30,7 @@ from fetcher.intake import (
     encode_json,
     make_job,
 )
-from fetcher.interfaces import Chunk
-from fetcher.job_objects import job_from_mapping
-from fetcher.request_content import body_of
+from fetcher.jobs.objects import job_from_mapping
 from fetcher.settings import Settings, parse_duration
 from fetcher.sources.request_settings import (
     AuthConfig,

@@ -22,8 +22,8 @@ import msgspec
 from pydantic import AfterValidator, Field
 
 from fetcher.errors import ConfigError, ErrorKind, SourceError
-from fetcher.intake import RowError, check_meta, encode_json, make_job, rejected_job
-from fetcher.job_objects import BODIES, JOB_KEYS, has_body, job_from_mapping
+from fetcher.jobs.intake import RowError, check_meta, encode_json, make_job, rejected_job
+from fetcher.jobs.objects import BODIES, JOB_KEYS, has_body, job_from_mapping
 from fetcher.settings import Duration, Settings
 from fetcher.sources.row_jobs import JobTemplate, RowMaker
 from fetcher.sources.rows import MAX_ROW, TOO_LONG

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from fetcher.request_content import authorization_of, form_of, parts_of, query_of, receive_of
+from fetcher.jobs.content import authorization_of, form_of, parts_of, query_of, receive_of
 from fetcher.settings import Secret, Settings
 
 ParamValue = str | int | float | bool | None | list[str | int | float | bool | None]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import RowError, check_method, make_job, rejected_job
-from fetcher.job_objects import job_from_mapping
+from fetcher.jobs.intake import RowError, check_method, make_job, rejected_job
+from fetcher.jobs.objects import job_from_mapping
+from fetcher.jobs.templating import DataTemplate, Template, UrlTemplate, one_line, text_of, valued
 from fetcher.model import Rejection
 from fetcher.settings import Secret, Settings, read_secret
 from fetcher.sources.request_settings import ParamValue, ReceiveConfig
 from fetcher.sources.rows import Columns, priority_of
-from fetcher.templating import DataTemplate, Template, UrlTemplate, one_line, text_of, valued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import RowError, check_checksum, check_priority, make_job, rejected_job
+from fetcher.jobs.intake import RowError, check_checksum, check_priority, make_job, rejected_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

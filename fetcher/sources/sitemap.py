@@ -25,8 +25,8 @@ from pydantic import Field
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError, SourceError
 from fetcher.guard import GuardSwitch
-from fetcher.intake import RowError, mask_userinfo, rejected_job
 from fetcher.interfaces import Chunk
+from fetcher.jobs.intake import RowError, mask_userinfo, rejected_job
 from fetcher.outbound import guarded_session, reason_of
 from fetcher.settings import ByteSize, Duration, Secret, Settings
 from fetcher.sources.inputs import path_advice

@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 import msgspec
 
-from fetcher.intake import MAX_URL_LENGTH
+from fetcher.jobs.intake import MAX_URL_LENGTH
 
 if TYPE_CHECKING:
     import threading

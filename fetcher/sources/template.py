@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator
 
 from fetcher.errors import SourceError
-from fetcher.intake import make_job
 from fetcher.interfaces import Chunk
+from fetcher.jobs.intake import make_job
 from fetcher.settings import Settings
 from fetcher.sources.row_jobs import JobTemplate, StaticJob, static_maker
 

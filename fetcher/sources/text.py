@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from fetcher.errors import SourceError
-from fetcher.intake import MAX_DEPTH, MAX_URL_LENGTH, check_meta
 from fetcher.interfaces import Chunk
+from fetcher.jobs.intake import MAX_DEPTH, MAX_URL_LENGTH, check_meta
 from fetcher.sources.lines import Lines, Position
 from fetcher.sources.rows import CHUNK_BYTES, MAX_ROW
 

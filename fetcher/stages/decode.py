@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from fetcher.contents import body_of, text_of
+from fetcher.answers.contents import body_of, text_of
 from fetcher.settings import Settings
 
 if TYPE_CHECKING:

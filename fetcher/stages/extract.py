@@ -9,9 +9,9 @@ import msgspec
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fetcher.contents import body_of, text_of
+from fetcher.answers.contents import body_of, text_of
+from fetcher.answers.expressions import compiled, json_of
 from fetcher.errors import ConfigError
-from fetcher.expressions import compiled, json_of
 from fetcher.extras import load_extra
 from fetcher.model import Outcome
 from fetcher.settings import Settings

@@ -18,8 +18,8 @@ from pydantic_core import PydanticCustomError
 from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.jobs.content import receive_of
 from fetcher.model import Receive, Response, Timings
-from fetcher.request_content import receive_of
 from fetcher.settings import BodySettings, Duration, RequestSettings, Settings
 from fetcher.transports.http.faults import fetch_error
 from fetcher.transports.http.tracing import HopTrace

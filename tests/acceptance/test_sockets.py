@@ -12,7 +12,7 @@ from origin_process import origin_process
 from serve_process import serve_process
 
 from fetcher.cli.app import main
-from fetcher.intake import COMMANDS, SCHEMES
+from fetcher.jobs.intake import COMMANDS, SCHEMES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
 OURS = PAGE.partition("## TCP and TLS")[2].partition("## FTP")[0]

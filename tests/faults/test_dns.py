@@ -17,7 +17,7 @@ from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.engine.retry import Attempt, Retry, RetrySettings, decide
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 
 BOTH_LOOPS = True
 ALLOWED, FORBIDDEN = "127.0.0.2", "127.0.0.1"

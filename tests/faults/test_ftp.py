@@ -21,7 +21,7 @@ from transport_factories import failure, socket_transport
 
 from fetcher.engine.retry import Attempt, RetrySettings, decide
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

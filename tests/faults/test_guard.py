@@ -13,7 +13,7 @@ from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.guard import Guard, GuardSettings
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 from fetcher.outbound import CheckedConnector, guarded_session
 from fetcher.transports.http.exchange import Hop, Lane
 from fetcher.transports.http.tracing import HopTrace

@@ -14,8 +14,8 @@ from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.engine.worker import Worker
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import make_job
-from fetcher.job_objects import job_from_mapping
+from fetcher.jobs.intake import make_job
+from fetcher.jobs.objects import job_from_mapping
 from fetcher.model import Outcome, Redirect
 
 if TYPE_CHECKING:

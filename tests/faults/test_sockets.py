@@ -22,7 +22,7 @@ from transport_partners.datagrams import DatagramServer, serving_datagrams
 
 from fetcher.engine.retry import Attempt, Retry, RetrySettings, decide
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 from fetcher.model import Receive
 
 BOTH_LOOPS = True

@@ -16,7 +16,7 @@ from tls_server import answering_and_ending
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError
-from fetcher.job_objects import job_from_mapping
+from fetcher.jobs.objects import job_from_mapping
 from fetcher.sources.inline import JobConfig
 
 if TYPE_CHECKING:

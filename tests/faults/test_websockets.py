@@ -34,7 +34,7 @@ from web_socket_frames import (
 from fetcher.engine.retry import Attempt, RetrySettings, decide
 from fetcher.engine.worker import Worker
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.job_objects import job_from_mapping
+from fetcher.jobs.objects import job_from_mapping
 from fetcher.model import Receive
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from raw_server import ok, raw_server
 from fetcher.assembly import Batch, Shared
 from fetcher.config import Config
 from fetcher.engine.hosts.limiter import LimitSettings
-from fetcher.engine.sampling import sample
 from fetcher.engine.waiting import look
+from fetcher.engine.why.sampling import sample
 from fetcher.transports.http.transport import HttpConfig
 
 if TYPE_CHECKING:

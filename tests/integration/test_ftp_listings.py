@@ -10,7 +10,7 @@ from ftp_script import Session, ftp_script
 from transport_factories import failure, socket_transport
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 
 if TYPE_CHECKING:
     from fetcher.model import Response

@@ -13,7 +13,7 @@ from range_server import content
 from transport_factories import failure, socket_transport
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

@@ -19,7 +19,7 @@ from servers.ftp import COMMANDS, PASSWORD, USER, FtpServer, ftp_server
 from transport_factories import failure, socket_transport
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ from raw_server import RawServer, answering, ok, raw_server, saying, unused_port
 from transport_factories import HTTP_EXCHANGES, http_transport, job
 
 from fetcher.errors import ConfigError, ErrorKind, FetchError
-from fetcher.job_objects import job_from_mapping
+from fetcher.jobs.objects import job_from_mapping
 from fetcher.origin import Origin, OriginConfig
 from fetcher.transports.http.transport import HttpConfig
 

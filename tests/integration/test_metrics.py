@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from fetcher.assembly import Batch, Shared
 from fetcher.config import Config
-from fetcher.engine.advice import Bound
 from fetcher.engine.hosts.limiter import LimitSettings
+from fetcher.engine.why.advice import Bound
 from fetcher.model import Outcome, Result
 from fetcher.registry import config_class
 from fetcher.service.observing.metrics import Metrics

@@ -7,7 +7,7 @@ import json
 import pytest
 from transport_factories import HTTP_EXCHANGES, http_transport
 
-from fetcher.job_objects import job_from_mapping
+from fetcher.jobs.objects import job_from_mapping
 
 
 @pytest.fixture(params=HTTP_EXCHANGES)

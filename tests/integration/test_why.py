@@ -13,9 +13,9 @@ from bounded_runs import batch, first, true, why
 from origin_process import origin_process
 
 from fetcher.assembly import Shared
-from fetcher.engine.advice import USUAL, Bound
 from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
-from fetcher.engine.sampling import sample
+from fetcher.engine.why.advice import USUAL, Bound
+from fetcher.engine.why.sampling import sample
 from fetcher.interfaces import Chunk
 from fetcher.model import Job
 from fetcher.registry import config_class

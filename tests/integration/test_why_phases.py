@@ -12,8 +12,8 @@ from bounded_runs import batch, first, why
 from dns_server import dns_server
 from raw_server import raw_server
 
-from fetcher.engine.advice import USUAL, Bound
-from fetcher.engine.sampling import sample
+from fetcher.engine.why.advice import USUAL, Bound
+from fetcher.engine.why.sampling import sample
 
 JOBS = 12
 

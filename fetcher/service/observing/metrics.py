@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from fetcher import __version__
-from fetcher.engine.advice import Bound
+from fetcher.engine.why.advice import Bound
 from fetcher.service.observing.counting import DURATIONS, Counts, Histogram, Names, Requests
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import structlog
 
 from fetcher import __version__
 from fetcher.extras import load_extra
-from fetcher.intake import mask_userinfo
+from fetcher.jobs.intake import mask_userinfo
 from fetcher.model import Outcome
 
 if TYPE_CHECKING:

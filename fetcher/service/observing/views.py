@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fetcher.engine.hosts.accounts import opens_at
 from fetcher.histogram import merged, quantile
-from fetcher.intake import mask_userinfo
+from fetcher.jobs.intake import mask_userinfo
 from fetcher.service.models import HostView, KindCount, Latency, Progress, SinkView
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fetcher.engine.bounds import verdict
-from fetcher.engine.lookout import Lookout
+from fetcher.engine.why.bounds import verdict
+from fetcher.engine.why.lookout import Lookout
 from fetcher.service.models import Bound, Why
 
 if TYPE_CHECKING:
-    from fetcher.engine.bounds import Finding
+    from fetcher.engine.why.bounds import Finding
 
 
 class Reasons(Lookout):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import FRAMING
+from fetcher.jobs.intake import FRAMING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

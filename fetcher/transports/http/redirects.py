@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import mask_userinfo, may_have_userinfo
+from fetcher.jobs.intake import mask_userinfo, may_have_userinfo
 from fetcher.references import OF_ORIGIN, BadReferenceError, is_private, origin_of, private_names, resolved, shown
 from fetcher.transports.http.exchange import Hop
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fetcher.answers.expressions import compiled, is_true, json_of
 from fetcher.conditions import finder
 from fetcher.errors import ConfigError, ErrorKind, FetchError
-from fetcher.expressions import compiled, is_true, json_of
 from fetcher.model import Receive
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fetcher.cli.summary import _bounds
-from fetcher.engine.advice import Bound
-from fetcher.engine.bounds import Cause, findings
+from fetcher.engine.why.advice import Bound
+from fetcher.engine.why.bounds import Cause, findings
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fetcher.cli.requests import Asked, OptionError, unescaped
-from fetcher.job_objects import job_from_mapping
+from fetcher.jobs.objects import job_from_mapping
 
 HTTP, TCP, WS = "http://a.test/", "tcp://a.test:7", "ws://a.test/"
 

@@ -12,10 +12,10 @@ import pytest
 from fetcher.engine import following
 from fetcher.engine.engine import Engine
 from fetcher.engine.hosts.limiter import LimitSettings
-from fetcher.engine.lookout import sample
 from fetcher.engine.parts import Parts
 from fetcher.engine.retry import RetrySettings
 from fetcher.engine.scheduler import Scheduler
+from fetcher.engine.why.lookout import sample
 from fetcher.errors import ErrorKind, FetchError, LateError, StateError
 from fetcher.interfaces import Chunk
 from fetcher.model import Job, Outcome, Rejection

@@ -8,9 +8,9 @@ from datetime import UTC
 
 import pytest
 
+from fetcher.answers.expectations import LARGE, Expectation, ExpectSettings
 from fetcher.engine.worker import Worker
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.expectations import LARGE, Expectation, ExpectSettings
 from fetcher.model import Job, Outcome, Redirect, Rejection, Response, Timings
 from fetcher.testing import MockTransport, ok
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 from fetcher.model import Job, Outcome, Receive, Result
 from fetcher.pagination import PaginationSettings, Paginator
 from fetcher.pagination.queries import parameter, with_parameter

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from fetcher.errors import SourceError
-from fetcher.intake import SCHEMES
+from fetcher.jobs.intake import SCHEMES
 from fetcher.sources.inline import InlineConfig
 
 

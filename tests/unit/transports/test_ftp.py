@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.errors import ErrorKind, FetchError
-from fetcher.intake import make_job
+from fetcher.jobs.intake import make_job
 from fetcher.settings import Settings
 from fetcher.transports.bodies.ranges import Partial
 from fetcher.transports.ftp.entries import Entry, Lines, familiar_entry, machine_entry

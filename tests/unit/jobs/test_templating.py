@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fetcher.intake import MAX_DEPTH, RowError, make_job
-from fetcher.templating import DataTemplate, Template, UrlTemplate, one_line
+from fetcher.jobs.intake import MAX_DEPTH, RowError, make_job
+from fetcher.jobs.templating import DataTemplate, Template, UrlTemplate, one_line
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from fetcher.answers.expectations import LARGE, ExpectSettings
 from fetcher.errors import ConfigError
-from fetcher.expectations import LARGE, ExpectSettings
 from fetcher.model import Response
 
 

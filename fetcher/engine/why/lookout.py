@@ -1,4 +1,4 @@
-"""Looks at engines several times a second, so as to tell what bounds them (`fetcher.engine.bounds`)."""
+"""Looks at engines several times a second, so as to tell what bounds them (`fetcher.engine.why.bounds`)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from fetcher.engine.bounds import WINDOW, Looks
-from fetcher.engine.sampling import sample
+from fetcher.engine.why.bounds import WINDOW, Looks
+from fetcher.engine.why.sampling import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from fetcher.engine.advice import Bound
-    from fetcher.engine.bounds import Finding
     from fetcher.engine.engine import Engine
+    from fetcher.engine.why.advice import Bound
+    from fetcher.engine.why.bounds import Finding
 
 PERIOD = 0.25
 """Seconds between two looks, if looking is cheap."""

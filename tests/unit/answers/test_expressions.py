@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fetcher.answers.expressions import compiled, is_true, json_of
 from fetcher.errors import ConfigError, MissingExtraError
-from fetcher.expressions import compiled, is_true, json_of
 
 
 @pytest.mark.parametrize(

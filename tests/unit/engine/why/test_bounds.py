@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.config.schema import json_schema
-from fetcher.engine.advice import ADVICE, OF_SERVICE, USUAL, Bound
-from fetcher.engine.bounds import (
+from fetcher.engine.why.advice import ADVICE, OF_SERVICE, USUAL, Bound
+from fetcher.engine.why.bounds import (
     _LEAST_LOOKS,
     _MOST_CAUSES,
     _MOST_KEPT,

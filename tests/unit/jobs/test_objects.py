@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import MAX_DEPTH, MAX_URL_LENGTH
-from fetcher.job_objects import JOB_KEYS, job_from_mapping
+from fetcher.jobs.intake import MAX_DEPTH, MAX_URL_LENGTH
+from fetcher.jobs.objects import JOB_KEYS, job_from_mapping
 from fetcher.model import FormPart, Receive
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import (
+from fetcher.jobs.intake import (
     MAX_URL_LENGTH,
     RowError,
     check_headers,

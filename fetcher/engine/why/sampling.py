@@ -1,4 +1,4 @@
-"""Where the slots of an engine are at this moment: what `fetcher.engine.bounds` judges. Reads, and changes nothing."""
+"""Where the slots of an engine are at this moment: what `bounds` judges. Reads, and changes nothing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
-from fetcher.engine.advice import Bound
-from fetcher.engine.bounds import AtWork, HeldBack, Sample, Service, strain
 from fetcher.engine.hosts.accounts import opens_at
 from fetcher.engine.hosts.limiter import CATCH_UP
+from fetcher.engine.why.advice import Bound
+from fetcher.engine.why.bounds import AtWork, HeldBack, Sample, Service, strain
 from fetcher.interfaces import Surveyed
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _UNKNOWN = ""
 def sample(engine: Engine, now: float, cpu: float = 0.0, late: float = 0.0, since: float = -inf) -> Sample:
     """Look at an engine: at every job in flight, and at many hosts in the window.
 
-    ``cpu``, ``late``: how busy the process is, see `fetcher.engine.bounds.strain`. ``since``: when it was first seen.
+    ``cpu``, ``late``: how busy the process is, see `bounds.strain`. ``since``: when it was first seen.
     """
     at_work = _at_work(engine, now)
     startable, held_back = _waiting(engine, now) if len(at_work) <= engine.allowed else (0, [])

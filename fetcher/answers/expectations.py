@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from fetcher.answers.contents import text_of
+from fetcher.answers.expressions import compiled, is_true, json_of
 from fetcher.conditions import finder
-from fetcher.contents import text_of
-from fetcher.expressions import compiled, is_true, json_of
 from fetcher.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import pytest
 
 from fetcher.budgets import Allowance, BudgetRule
 from fetcher.engine.hosts.accounts import Purse
+from fetcher.engine.hosts.budget_file import Ledger, keeping
 from fetcher.engine.hosts.host import Hosts, Line
 from fetcher.engine.hosts.limiter import HostLimits, LimitSettings
-from fetcher.engine.ledger import Ledger, keeping
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +100,7 @@ async def test_time_that_passed_meanwhile_counts_and_time_that_went_back_does_no
 
 
 async def test_it_is_written_while_something_changes_and_only_then(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fetcher.engine.ledger._PAUSE", 0.01)
+    monkeypatch.setattr("fetcher.engine.hosts.budget_file._PAUSE", 0.01)
     hosts = Hosts(LimitSettings())
     quota = key(hosts)
     async with keeping(Ledger(path, hosts)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fetcher import contents
-from fetcher.contents import body_of, text_of
+from fetcher.answers import contents
+from fetcher.answers.contents import body_of, text_of
 from fetcher.model import Outcome, Result
 
 WORDS = "Grüße, naïve café"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from fetcher.engine.advice import ADVICE, OF_SERVICE, USUAL, Bound
+from fetcher.engine.why.advice import ADVICE, OF_SERVICE, USUAL, Bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

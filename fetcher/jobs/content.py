@@ -15,9 +15,9 @@ from urllib.parse import quote, quote_plus
 
 import re2
 
+from fetcher.answers.expressions import compiled
 from fetcher.errors import ConfigError, ErrorKind
-from fetcher.expressions import compiled
-from fetcher.intake import RowError, check_text
+from fetcher.jobs.intake import RowError, check_text
 from fetcher.model import FormPart, Receive
 from fetcher.settings import parse_duration
 

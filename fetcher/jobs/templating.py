@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import MAX_DEPTH, RowError, check_text
+from fetcher.jobs.intake import MAX_DEPTH, RowError, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

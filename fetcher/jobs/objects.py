@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fetcher.errors import ErrorKind
-from fetcher.intake import (
+from fetcher.jobs.content import FORM, OF_STREAMS, authorization_of, body_of, form_of, parts_of, query_of, receive_of
+from fetcher.jobs.intake import (
     COMMANDS,
     MAX_URL_LENGTH,
     RowError,
@@ -25,7 +26,6 @@ from fetcher.intake import (
     make_job,
     rejected_job,
 )
-from fetcher.request_content import FORM, OF_STREAMS, authorization_of, body_of, form_of, parts_of, query_of, receive_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,0 +1,1 @@
+"""What is read out of answers: their text, their JSON, and whether they are what was expected."""
