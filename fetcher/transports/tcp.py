@@ -142,14 +142,17 @@ class _Fetch:
         await bodies.read(answer, response, self._watch, job)
         return response
 
-    def told(self, error: FetchError) -> None:
-        """Put into the error what is known of the fetch that it ended."""
+    def told(self, error: BaseException) -> BaseException:
+        """Return the error, with what is known of the fetch that it ended."""
+        if not isinstance(error, FetchError):
+            return error
         error.sent = self._conversation.sent
         error.response = self.response
         awaits_close = self._ending.closes and self._ending.quiet is None and self.response is not None
         if awaits_close and error.kind is ErrorKind.READ_TIMEOUT:
             hint = "the server has not closed the connection; `receive` can say when an answer is whole"
             error.message = f"{error.message}, and {hint}"
+        return error
 
     def close(self) -> None:
         """Close the connection, if there is one."""

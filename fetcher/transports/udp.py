@@ -135,11 +135,14 @@ class _Fetch:
         except TimeoutError:
             return None
 
-    def told(self, error: FetchError) -> None:
-        """Put into the error what is known of the fetch that it ended."""
+    def told(self, error: BaseException) -> BaseException:
+        """Return the error, with what is known of the fetch that it ended."""
+        if not isinstance(error, FetchError):
+            return error
         # A datagram may arrive twice in any case, so whoever takes some has to cope with that.
         error.sent = False
         error.response = self.response
+        return error
 
     def close(self) -> None:
         """Close the socket, if there is one."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fetcher.model import Job
+    from fetcher.settings import RequestSettings
 
 TICK = 0.1
 _SAMPLES = 10
@@ -222,6 +223,12 @@ class Watch:
             return FetchError(self.expired, f"{self._pace.recent} bytes of the body in {floor.span:g} s, {least}")
         return FetchError(self.expired, f"nothing arrived for {self.patience:g} s")
 
+    def judged(self, error: BaseException) -> BaseException:
+        """Return what an error that ended the fetch stands for: itself, or what it was cancelled for."""
+        if not isinstance(error, asyncio.CancelledError):
+            return error
+        return self.verdict(ErrorKind.DEADLINE if self.deadline >= self.final else ErrorKind.TOTAL_TIMEOUT)
+
 
 _NO_FLOOR = Floor(0, 0.0)
 
@@ -277,3 +284,18 @@ class Watchdog:
         for watch in self._watches:
             watch.check(now)
         self._timer = loop.call_later(TICK, self._look, loop) if self._watches else None
+
+
+class Watched:
+    """A transport whose fetches are watched; to be inherited from."""
+
+    def __init__(self, request: RequestSettings) -> None:
+        self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
+
+    def standing(self, job: Job) -> Standing | None:
+        """Tell what the fetch of a job is at, for display."""
+        return self._watchdog.standing(job)
+
+    def at_work(self) -> Iterator[tuple[Job, str, float]]:
+        """Yield each job under way with its phase, and for how many seconds that has lasted."""
+        return self._watchdog.at_work()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fetcher.errors import ErrorKind, FetchError
+from fetcher.errors import FetchError
 from fetcher.settings import BodySettings, RequestSettings, Settings
 from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.ftp.connecting import Connecting
@@ -17,12 +17,11 @@ from fetcher.transports.ftp.fetch import FtpFetch, Means
 from fetcher.transports.ftp.logins import Logins, LoginSettings
 from fetcher.transports.ftp.pool import Pool
 from fetcher.transports.ftp.targets import target_of
-from fetcher.transports.watchdog import Floor, Watchdog
+from fetcher.transports.watchdog import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from fetcher.interfaces import Standing
     from fetcher.model import Job, Response
     from fetcher.transports.http.session import HttpSession
 
@@ -40,7 +39,7 @@ class FtpConfig(Settings):
         return FtpTransport(self, request, body, session)
 
 
-class FtpTransport:
+class FtpTransport(Watched):
     """Fetches ftp and ftps URLs."""
 
     schemes: Sequence[str] = ("ftp", "ftps")
@@ -50,7 +49,7 @@ class FtpTransport:
         self._request = request
         self._body = body
         self._session = session
-        self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
+        super().__init__(request)
         self._means: Means | None = None
         self._opened = AsyncExitStack()
 
@@ -89,19 +88,7 @@ class FtpTransport:
         fetch = FtpFetch(self._means, job, target, watch)
         try:
             return await fetch.run()
-        except asyncio.CancelledError:
-            verdict = watch.verdict(ErrorKind.DEADLINE if watch.deadline >= watch.final else ErrorKind.TOTAL_TIMEOUT)
-            raise fetch.told(verdict) from None
-        except FetchError as error:
-            fetch.told(error)
-            raise
+        except (asyncio.CancelledError, FetchError) as error:
+            raise fetch.told(watch.judged(error)) from error.__cause__
         finally:
             self._watchdog.stop(watch)
-
-    def standing(self, job: Job) -> Standing | None:
-        """Tell what the fetch of a job is at, for display."""
-        return self._watchdog.standing(job)
-
-    def at_work(self) -> Iterator[tuple[Job, str, float]]:
-        """Yield each job under way with its phase, and for how many seconds that has lasted."""
-        return self._watchdog.at_work()

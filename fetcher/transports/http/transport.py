@@ -20,7 +20,7 @@ import aiohttp
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from fetcher.errors import ErrorKind, FetchError
+from fetcher.errors import FetchError
 from fetcher.guard import GuardSwitch
 from fetcher.model import method_with_body
 from fetcher.references import is_private
@@ -43,12 +43,11 @@ from fetcher.transports.http.robots.obeying import RobotsExchange
 from fetcher.transports.http.session import HttpSession
 from fetcher.transports.http.tls import TlsSettings
 from fetcher.transports.http.uploads import Upload
-from fetcher.transports.watchdog import Floor, Watchdog
+from fetcher.transports.watchdog import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from fetcher.interfaces import Standing
     from fetcher.model import Header, Job, Response
     from fetcher.transports.bodies.storing import BodyStore
 
@@ -142,7 +141,7 @@ class HttpConfig(Settings):
         return HttpSession(self)
 
 
-class HttpTransport:
+class HttpTransport(Watched):
     """Fetches http and https URLs. A session that it is given is open before it, and outlives it."""
 
     schemes: Sequence[str] = ("http", "https")
@@ -164,7 +163,7 @@ class HttpTransport:
         self._is_own = session is None
         self._session = HttpSession(config) if session is None else session
         self._lane: Lane | None = None
-        self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
+        super().__init__(request)
         self._means: Means | None = None
         self._robots: RobotsExchange | None = None
         self._authenticating: AuthenticatingExchange | None = None
@@ -245,24 +244,12 @@ class HttpTransport:
         fetch = Fetch(self._means, job, watch)
         try:
             return await fetch.run(hop)
-        except asyncio.CancelledError:
-            verdict = watch.verdict(ErrorKind.DEADLINE if watch.deadline >= watch.final else ErrorKind.TOTAL_TIMEOUT)
-            raise fetch.told(verdict) from None
-        except FetchError as error:
-            fetch.told(error)
-            raise
+        except (asyncio.CancelledError, FetchError) as error:
+            raise fetch.told(watch.judged(error)) from error.__cause__
         finally:
             self._watchdog.stop(watch)
             if self._robots is not None and fetch.response is not None:
                 fetch.response.crawl_delay = self._robots.crawl_delay(hop)
-
-    def standing(self, job: Job) -> Standing | None:
-        """Tell what the fetch of a job is at, for display."""
-        return self._watchdog.standing(job)
-
-    def at_work(self) -> Iterator[tuple[Job, str, float]]:
-        """Yield each job under way with its phase, and for how many seconds that has lasted."""
-        return self._watchdog.at_work()
 
     def _first_hop(self, job: Job) -> Hop:
         own = job.headers

@@ -7,14 +7,11 @@ from contextlib import AsyncExitStack
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from fetcher.errors import ErrorKind, FetchError
+from fetcher.errors import FetchError
 from fetcher.transports.bodies.reading import BodyReader
-from fetcher.transports.watchdog import Floor, Watchdog
+from fetcher.transports.watchdog import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fetcher.interfaces import Standing
     from fetcher.model import Job, Response
     from fetcher.settings import BodySettings, RequestSettings
     from fetcher.transports.dialing import Dialer
@@ -34,8 +31,8 @@ class SocketFetch(Protocol):
         """Make it. Raises FetchError if no whole answer could be had."""
         ...
 
-    def told(self, error: FetchError) -> None:
-        """Put into the error what is known of the fetch that it ended."""
+    def told(self, error: BaseException) -> BaseException:
+        """Return the error, with what is known of the fetch that it ended."""
         ...
 
     def close(self) -> None:
@@ -43,14 +40,14 @@ class SocketFetch(Protocol):
         ...
 
 
-class SocketTransport:
+class SocketTransport(Watched):
     """To be inherited from: ``begin`` says how one job is fetched."""
 
     def __init__(self, request: RequestSettings, body: BodySettings, session: HttpSession) -> None:
         self.timeout = request.timeout
         self._body = body
         self._session = session
-        self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
+        super().__init__(request)
         self._means: tuple[Dialer, BodyReader] | None = None
         self._opened = AsyncExitStack()
 
@@ -80,22 +77,8 @@ class SocketTransport:
         fetch = self.begin(job, watch)
         try:
             return await fetch.run(*self._means)
-        except asyncio.CancelledError:
-            verdict = watch.verdict(ErrorKind.DEADLINE if watch.deadline >= watch.final else ErrorKind.TOTAL_TIMEOUT)
-            if isinstance(verdict, FetchError):
-                fetch.told(verdict)
-            raise verdict from None
-        except FetchError as error:
-            fetch.told(error)
-            raise
+        except (asyncio.CancelledError, FetchError) as error:
+            raise fetch.told(watch.judged(error)) from error.__cause__
         finally:
             self._watchdog.stop(watch)
             fetch.close()
-
-    def standing(self, job: Job) -> Standing | None:
-        """Tell what the fetch of a job is at, for display."""
-        return self._watchdog.standing(job)
-
-    def at_work(self) -> Iterator[tuple[Job, str, float]]:
-        """Yield each job under way with its phase, and for how many seconds that has lasted."""
-        return self._watchdog.at_work()

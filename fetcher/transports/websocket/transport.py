@@ -18,22 +18,21 @@ import aiohttp
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fetcher.errors import ConfigError, ErrorKind, FetchError
+from fetcher.errors import ConfigError, FetchError
 from fetcher.model import Receive
 from fetcher.settings import BodySettings, ByteSize, RequestSettings, Settings
 from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, AuthEntry
 from fetcher.transports.http.exchange import Hop
 from fetcher.transports.http.fields import merged
-from fetcher.transports.watchdog import Floor, Watchdog
+from fetcher.transports.watchdog import Watched
 from fetcher.transports.websocket.fetch import Means, WebSocketFetch
 from fetcher.transports.websocket.handshake import handshake_headers
 from fetcher.transports.websocket.receiving import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from fetcher.interfaces import Standing
     from fetcher.model import Job, Response
     from fetcher.transports.http.exchange import Exchange
     from fetcher.transports.http.session import HttpSession
@@ -82,7 +81,7 @@ class WebSocketConfig(Settings):
         return WebSocketTransport(self, request, body, session)
 
 
-class WebSocketTransport:
+class WebSocketTransport(Watched):
     """Fetches ws and wss URLs."""
 
     schemes: Sequence[str] = ("ws", "wss")
@@ -97,7 +96,7 @@ class WebSocketTransport:
         self._usual = merged(list(request.headers.items()), [("User-Agent", config.user_agent)])
         connect = request.timeout.connect
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect)
-        self._watchdog = Watchdog(Floor(request.min_rate, request.min_rate_span))
+        super().__init__(request)
         self._means: Means | None = None
         self._opened = AsyncExitStack()
 
@@ -156,22 +155,10 @@ class WebSocketTransport:
     async def _watched(self, fetch: WebSocketFetch, hop: Hop, watch: Watch) -> Response:
         try:
             return await fetch.run(hop)
-        except asyncio.CancelledError:
-            verdict = watch.verdict(ErrorKind.DEADLINE if watch.deadline >= watch.final else ErrorKind.TOTAL_TIMEOUT)
-            raise fetch.told(verdict) from None
-        except FetchError as error:
-            fetch.told(error)
-            raise
+        except (asyncio.CancelledError, FetchError) as error:
+            raise fetch.told(watch.judged(error)) from error.__cause__
         finally:
             self._watchdog.stop(watch)
-
-    def standing(self, job: Job) -> Standing | None:
-        """Tell what the fetch of a job is at, for display."""
-        return self._watchdog.standing(job)
-
-    def at_work(self) -> Iterator[tuple[Job, str, float]]:
-        """Yield each job under way with its phase, and for how many seconds that has lasted."""
-        return self._watchdog.at_work()
 
     def _hop(self, job: Job) -> Hop:
         headers = handshake_headers(job.headers, self._usual, self._config.subprotocols)
