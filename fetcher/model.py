@@ -190,9 +190,6 @@ class Result(msgspec.Struct, omit_defaults=True, kw_only=True):
     schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)
     batch: str
     job_id: str
-    parent_id: str | None = None
-    page: int | None = None
-    has_more: bool | None = None
     url: str
     final_url: str | None = None
     method: str | None = None
@@ -228,5 +225,8 @@ class Result(msgspec.Struct, omit_defaults=True, kw_only=True):
     body_encoding: str | None = None
     body_path: str | None = None
     redirects: list[Redirect] | None = None
+    parent_id: str | None = None
+    page: int | None = None
+    has_more: bool | None = None
     extracted: dict[str, Any] | None = None
     meta: dict[str, Any] | None = None
