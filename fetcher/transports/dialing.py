@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import ClientConnectorDNSError
 from aiohttp.abc import ResolveResult
 from aiohttp.client_reqrep import ConnectionKey
+from yarl import URL
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.transports.http.faults import fetch_error
@@ -48,8 +49,16 @@ class Stream(msgspec.Struct):
     remote_ip: str | None
     verified: bool = True
 
+    @property
+    def unread(self) -> bool:
+        """Whether bytes have arrived that nobody has read; ``tests/faults/test_ftp.py`` fails if asyncio changes it."""
+        return bool(self.reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001  not public
+
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Go on with TLS on it. Raises what ``StreamWriter.start_tls`` raises."""
+        """Go on with TLS on it. Raises what ``StreamWriter.start_tls`` raises.
+
+        What was ``unread`` before stays so, and looks as if it had come by TLS: whoever asks for TLS looks first.
+        """
         await self.writer.start_tls(context, server_hostname=host)
 
     def abort(self) -> None:
@@ -158,7 +167,7 @@ class Dialer:
             async with asyncio.timeout(within):
                 beside = await self._reach([found], None, "")
         except (OSError, EOFError) as error:
-            raise fetch_error(error, url, trace) from error
+            raise fetch_error(error, str(URL(url, encoded=True).with_port(port)), trace) from error
         await trace.send_connection_create_end()
         return beside
 

@@ -76,24 +76,26 @@ class Control:
         self.stream.abort()
 
     async def overheard(self) -> Reply | None:
-        """Return what the server has said unasked, None for nothing; raises FetchError as ``read_reply`` does.
-
-        What was not asked for would be taken for the answer to the next command.
-        """
+        """Return what the server has said unasked, None for no whole reply; raises FetchError as ``read_reply``."""
         try:
             async with asyncio.timeout(0):
-                return await read_reply(self.stream.reader)
+                return await read_reply(self.stream.reader, self.login.secrets)
         except TimeoutError:
             return None
         except OSError as error:
             raise self._failure(error) from error
 
     async def is_quiet(self) -> bool:
-        """Tell whether it is open, and nothing was said unasked."""
-        try:
-            return await self.overheard() is None
-        except FetchError:
-            return False
+        """Tell whether it is open, and not a byte has come unasked.
+
+        A reply that was not asked for would be taken for the answer to the next command, and half of one would be the
+        beginning of that answer.
+        """
+        # What has come this far is read by the event loop in the first turn, and is there in the second.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        reader = self.stream.reader
+        return not self.stream.unread and not reader.at_eof() and reader.exception() is None
 
     async def ask(self, command: str, argument: bytes = b"") -> Reply:
         """Send a command and return the reply to it. Raises FetchError if none comes, or it is no FTP."""
@@ -109,7 +111,7 @@ class Control:
     async def reply(self) -> Reply:
         """Return the next reply. Raises FetchError, also for one that says that the server closes the connection."""
         try:
-            reply = await read_reply(self.stream.reader)
+            reply = await read_reply(self.stream.reader, self.login.secrets)
         except OSError as error:
             raise self._failure(error) from error
         if self._watch is not None:
@@ -159,10 +161,8 @@ class Control:
             raise FetchError(ErrorKind.TLS_PROTOCOL, message, sent=False)
         await handshake(self.stream, context, self.host, self._url, trace, within)
         self.secured(context)
-        # Who is on the way may have said it before there was TLS, and it would be believed now.
-        if await self.overheard() is not None:
-            message = f"{self.host} or somebody on the way spoke before TLS began and was not asked"
-            raise FetchError(ErrorKind.BAD_ANSWER, message)
+        if not await self.is_quiet() and self.stream.unread:
+            raise FetchError(ErrorKind.BAD_ANSWER, f"{self.host} spoke when TLS had begun and was not asked")
 
     def secured(self, context: ssl.SSLContext) -> None:
         """Note that it speaks TLS, and make data connections do so, too."""
@@ -251,9 +251,16 @@ class Control:
 async def handshake(
     stream: Stream, context: ssl.SSLContext, host: str, url: str, trace: HopTrace, within: float
 ) -> None:
-    """Go on with TLS on a connection, within so many seconds. Raises FetchError in the kinds of any handshake."""
+    """Go on with TLS on a connection, within so many seconds. Raises FetchError in the kinds of any handshake.
+
+    Whatever has arrived by then is refused: it would be believed as if it had come by TLS, and anybody on the way can
+    have said it (RFC 4217, section 15.2, has it of commands).
+    """
     await trace.send_connection_create_start()
     trace.enter_tls()
+    if stream.unread:
+        message = f"{host} or somebody on the way spoke before TLS began"
+        raise FetchError(ErrorKind.TLS_PROTOCOL, message)
     try:
         if stream.writer.is_closing():
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))

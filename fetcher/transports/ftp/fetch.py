@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _CONFIRMED = frozenset({226, 250})
 _GO_ON = 350
 _REFUSED = 400
-_ANNOUNCED = re.compile(rb"\(([0-9]{1,18}) bytes\)", re.IGNORECASE)
+_ANNOUNCED = re.compile(rb"\(([0-9]{1,18}) bytes\)\.?\s*$", re.IGNORECASE)
 # How a connection shows that its server has given it up since it was last used.
 _STALE = frozenset({ErrorKind.SERVER_DISCONNECTED, ErrorKind.CONNECTION_RESET, ErrorKind.FTP_4XX})
 
@@ -167,8 +167,7 @@ class FtpFetch:
             stream.abort()
             raise
         if size is None and self._target.type == "I":
-            announced = _ANNOUNCED.search(reply.text)
-            size = None if announced is None else int(announced[1])
+            size = _announced(reply, path)
         transfer = Transfer(control, stream, self._job.url, start=start, size=size, confirmed=reply.code in _CONFIRMED)
         if partial is not None and start:
             going_on = partial
@@ -269,3 +268,9 @@ class FtpFetch:
             timings=self._timings,
         )
         return self.response
+
+
+def _announced(reply: Reply, path: bytes) -> int | None:
+    """Return how many bytes come by the end of the reply that opens a transfer; None if that may be the file's name."""
+    found = _ANNOUNCED.search(reply.text)
+    return None if found is None or _ANNOUNCED.search(path) else int(found[1])

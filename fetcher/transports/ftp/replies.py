@@ -18,10 +18,14 @@ NOT_LOGGED_IN = 530
 _UNKNOWN = frozenset({500, 502, 504})
 _LONGEST_REPLY = 64 * 1024
 _LONGEST_SHOWN = 200
+_LONGEST_QUOTED = 100
 # A code alone is against the rules, and does no harm.
 _LINE = re.compile(rb"([1-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _TRANSIENT = 400
 _PERMANENT = 500
+# Servers that are full say so by the code of a wrong password; those that lock accounts count attempts, too.
+_FULL = re.compile(rb"too many|maximum|\bmax\b|\blimit|try again|try later|\bbusy\b", re.IGNORECASE)
+_WRONG = re.compile(rb"password|incorrect|invalid|fail|attempt|denied|wrong|unknown", re.IGNORECASE)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -45,23 +49,29 @@ class Reply(msgspec.Struct, frozen=True):
         """Whether the server does not know the command, or not with such a parameter."""
         return self.code in _UNKNOWN
 
+    @property
+    def full(self) -> bool:
+        """Whether the server has too much to do to let somebody in, whoever that is."""
+        return self.code == NOT_LOGGED_IN and bool(_FULL.search(self.text)) and not _WRONG.search(self.text)
+
     def shown(self, secrets: Sequence[bytes] = ()) -> str:
         """Return it as a message can have it: in printable characters, not too long, and without secrets."""
-        text = self.text
-        for secret in secrets:
-            if secret:
-                text = text.replace(secret, b"***")
+        text = _without(secrets, self.text)
         words = " ".join(text.decode("utf-8", "backslashreplace").split())
         shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in words)
         return f"{self.code} {shown}"[:_LONGEST_SHOWN]
 
 
-async def read_reply(reader: asyncio.StreamReader) -> Reply:
-    """Return the next reply. Raises FetchError for what is none, and for the end of the connection; OSError."""
+async def read_reply(reader: asyncio.StreamReader, secrets: Sequence[bytes] = ()) -> Reply:
+    """Return the next reply. Raises FetchError for what is none, and for the end of the connection; OSError.
+
+    A message that quotes what is no reply has none of ``secrets``: some servers repeat what they were told.
+    """
     line = await _line(reader)
     found = _LINE.fullmatch(line)
     if found is None:
-        raise FetchError(ErrorKind.BAD_ANSWER, f"the answer is not FTP; it begins with {line[:100]!r}")
+        begins = _without(secrets, line)[:_LONGEST_QUOTED]
+        raise FetchError(ErrorKind.BAD_ANSWER, f"the answer is not FTP; it begins with {begins!r}")
     code, text = found[1], found[3] or b""
     if found[2] != b"-":
         return Reply(int(code), text)
@@ -80,13 +90,20 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
 def refusal(reply: Reply, what: str, secrets: Sequence[bytes] = ()) -> FetchError:
     """Return the failure that a reply to ``what`` is, which is not as it should be."""
     message = f"{what}: {reply.shown(secrets)}"
-    if reply.code == NOT_LOGGED_IN:
+    if reply.code == NOT_LOGGED_IN and not reply.full:
         return FetchError(ErrorKind.AUTH_FAILED, message)
-    if reply.code >= _PERMANENT:
+    if reply.code >= _PERMANENT and not reply.full:
         return FetchError(ErrorKind.FTP_5XX, message)
     if reply.code >= _TRANSIENT:
         return FetchError(ErrorKind.FTP_4XX, message)
     return FetchError(ErrorKind.BAD_ANSWER, f"{message}, which is no answer to that")
+
+
+def _without(secrets: Sequence[bytes], text: bytes) -> bytes:
+    """Return a text with stars for secrets, the longest first: one may be within another."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, b"***")
+    return text
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

@@ -44,7 +44,7 @@ class Target(msgspec.Struct, frozen=True):
     def argument(self) -> bytes:
         """The path behind the command for a listing: nothing, or what no server takes for an option of ``ls``."""
         path = self.path.rstrip(b"/") or self.path[:1]
-        return b"./" + path if path.startswith(b"-") else path
+        return b"./" + path if path.lstrip().startswith(b"-") else path
 
 
 def target_of(job: Job) -> Target:
