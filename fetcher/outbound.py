@@ -56,6 +56,7 @@ class CheckedConnector(TCPConnector):
     ) -> None:
         self._guard = guard
         self._new_socket = socket_factory
+        self._keepers: list[Callable[[], None]] = []
         factory = socket_factory if guard is None else self._checked_socket
         super().__init__(socket_factory=factory, **options)
 
@@ -87,8 +88,15 @@ class CheckedConnector(TCPConnector):
         factory: Any = self._socket_factory
         return factory(address)  # type: ignore[no-any-return]
 
+    def keeps(self, give_up: Callable[[], None]) -> Callable[[], None]:
+        """Have ``give_up`` called when files are wanted, by whoever keeps some; return what ends that."""
+        self._keepers.append(give_up)
+        return lambda: self._keepers.remove(give_up)
+
     def make_room(self) -> None:
-        """Give up what is not in use, for whoever finds no file to open. Here, nothing is kept."""
+        """Have given up what is not in use, for whoever finds no file to open."""
+        for give_up in self._keepers:
+            give_up()
 
     async def _resolve_host(self, host: str, port: int, traces: Sequence[Trace] | None = None) -> list[ResolveResult]:
         """Return the addresses of a host, from wherever, that may be connected to."""

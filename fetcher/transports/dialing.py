@@ -79,6 +79,10 @@ class Dialer:
         lane = self._tls.lane(verify)
         return (self._tls.usual, True) if lane is None or lane.tls is None else (lane.tls, lane.verified)
 
+    def keeps(self, give_up: Callable[[], None]) -> Callable[[], None]:
+        """Have ``give_up`` called when files are wanted, by whoever keeps some; return what ends that."""
+        return self._connector.keeps(give_up)
+
     async def addresses(self, url: str, host: str, port: int, trace: HopTrace) -> list[ResolveResult]:
         """Return the addresses that a host may be reached at. Raises FetchError if there is none."""
         self._check_direct(url, host)

@@ -46,7 +46,12 @@ class Connecting:
         self, key: Key, url: str, context: ssl.SSLContext, door: Door, watch: Watch
     ) -> tuple[Control, Timings]:
         """Return a connection that is logged in, and how long it took to open. Raises FetchError."""
-        door.check()
+        async with door.turn(watch):
+            return await self._open(key, url, context, door, watch)
+
+    async def _open(
+        self, key: Key, url: str, context: ssl.SSLContext, door: Door, watch: Watch
+    ) -> tuple[Control, Timings]:
         trace = HopTrace(watch)
         implicit = context if key.tls == "implicit" else None
         stream = await self._dialer.connect(url, key.host, key.port, trace, within=self._within, tls=implicit)

@@ -253,8 +253,8 @@ async def handshake(
 ) -> None:
     """Go on with TLS on a connection, within so many seconds. Raises FetchError in the kinds of any handshake.
 
-    Whatever has arrived by then is refused: it would be believed as if it had come by TLS, and anybody on the way can
-    have said it (RFC 4217, section 15.2, has it of commands).
+    Whatever has arrived by then is refused: anybody on the way can have said it, and it would be believed as if it had
+    come by TLS.
     """
     await trace.send_connection_create_start()
     trace.enter_tls()

@@ -2,8 +2,9 @@
 
     user and password of the URL -> the first entry of ``ftp.logins`` for the host -> anonymous
 
-Servers lock accounts after a few wrong passwords. So all logins of an account wait for the outcome of the first; and
-what was refused once is not tried again in this run. An account that was let in before and no longer is meets a server
+Servers lock accounts after a few wrong passwords. So all who would log in by an account wait for the outcome of the
+first, before they connect; and what was refused once is not tried again in this run. ``anonymous`` can not be locked:
+nobody waits for it, and no refusal is remembered. An account that was let in before and no longer is meets a server
 that has enough connections: many say so by the same code.
 """
 
@@ -14,6 +15,7 @@ import binascii
 import re
 from base64 import b64decode
 from collections import OrderedDict
+from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,12 +26,15 @@ from pydantic_core import PydanticCustomError
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.settings import Secret, Settings
 from fetcher.transports.ftp.targets import check_login
+from fetcher.transports.watchdog import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from fetcher.model import Header
+    from fetcher.transports.ftp.connecting import Key
     from fetcher.transports.ftp.targets import Target
+    from fetcher.transports.watchdog import Watch
 
 _MOST_DOORS = 4096
 _A_NAME = 3
@@ -72,8 +77,12 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class Door(msgspec.Struct):
-    """What a server says to one account. ``refused`` is how it was turned away, if it was."""
+    """What a server says to one account. ``refused`` is how it was turned away, if it was.
 
+    ``open`` to everybody: the account can not be locked.
+    """
+
+    open: bool = False
     lock: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     accepted: bool = False
     refused: str | None = None
@@ -84,29 +93,42 @@ class Door(msgspec.Struct):
             message = f"{self.refused}; it was not tried again, as servers lock accounts for that"
             raise FetchError(ErrorKind.AUTH_FAILED, message, sent=False)
 
+    @asynccontextmanager
+    async def turn(self, watch: Watch) -> AsyncIterator[None]:
+        """Connect and ``enter`` within this: alone, if nobody has got in yet. Raises FetchError if none ever will.
+
+        To wait for others, who have time limits of their own, takes no time of the watched fetch.
+        """
+        self.check()
+        alone = not (self.open or self.accepted)
+        if alone:
+            watch.hold(Phase.PREPARING)
+            try:
+                await self.lock.acquire()
+            finally:
+                watch.release()
+        try:
+            self.check()
+            if alone and self.accepted:
+                self.lock.release()
+                alone = False
+            yield
+        finally:
+            if alone:
+                self.lock.release()
+
     async def enter(self, log_in: Callable[[], Awaitable[None]]) -> None:
-        """Log in: alone if nobody has got in yet. Raises FetchError."""
-        if not self.accepted:
-            async with self.lock:
-                self.check()
-                if not self.accepted:
-                    await self._first(log_in)
-                    return
+        """Log in, in one's ``turn``. Raises FetchError."""
         try:
             await log_in()
         except FetchError as error:
             if error.kind is not ErrorKind.AUTH_FAILED:
                 raise
+            if not self.accepted:
+                self.refused = None if self.open else error.message
+                raise
             message = f"{error.message}; this login was accepted before, so the server has too many of them"
             raise FetchError(ErrorKind.FTP_4XX, message) from error
-
-    async def _first(self, log_in: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await log_in()
-        except FetchError as error:
-            if error.kind is ErrorKind.AUTH_FAILED:
-                self.refused = error.message
-            raise
         self.accepted = True
 
 
@@ -129,11 +151,11 @@ class Logins:
                 return login
         return self._anonymous
 
-    def door(self, key: object) -> Door:
+    def door(self, key: Key) -> Door:
         """Return what is known of an account: the same for the same key, as long as it is not too long ago."""
         door = self._doors.get(key)
         if door is None:
-            door = self._doors[key] = Door()
+            door = self._doors[key] = Door(open=key.login.anonymous)
             if len(self._doors) > _MOST_DOORS:
                 self._doors.popitem(last=False)
         self._doors.move_to_end(key)

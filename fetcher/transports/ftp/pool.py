@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from fetcher.transports.ftp.control import Control
 
 _MOST_IDLE = 256
+# Closed for each connection that finds no file: a transfer takes two.
+_CLOSED_PER_TRY = 2
 
 
 class Pool:
@@ -51,6 +53,11 @@ class Pool:
             self._drop_oldest()
         if self._timer is None:
             self._timer = loop.call_later(self._keep_alive, self._sweep, loop)
+
+    def make_room(self) -> None:
+        """Give some up, if there are any, for whoever finds no file to open."""
+        for _ in range(min(_CLOSED_PER_TRY, len(self._idle))):
+            self._drop_oldest()
 
     def close(self) -> None:
         """Close all of them, and whatever is put back from now on. May be called twice."""

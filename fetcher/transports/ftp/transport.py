@@ -62,6 +62,7 @@ class FtpTransport(Watched):
         pool = Pool(session.keep_alive)
         self._opened.callback(pool.close)
         dialer = session.dialer()
+        self._opened.callback(dialer.keeps(pool.make_room))
         self._means = Means(
             dialer,
             Connecting(dialer, within),

@@ -111,6 +111,7 @@ class GuardedConnector(ProxiedConnector):
 
     def make_room(self) -> None:
         """Give up idle connections, if there are any, for whoever finds no file to open."""
+        super().make_room()
         for _ in range(min(_CLOSED_PER_TRY, len(self._idle))):
             self._close_oldest()
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.transports.ftp.logins import Door
 from fetcher.transports.ftp.pool import Pool
+from fetcher.transports.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 class Idle:
@@ -18,6 +23,12 @@ class Idle:
 
     def abort(self) -> None:
         self.aborted.set()
+
+
+async def enter(door: Door, log_in: Callable[[], Awaitable[None]]) -> None:
+    watch = Watchdog().start(60, 60)
+    async with door.turn(watch):
+        await door.enter(log_in)
 
 
 def refused(kind: ErrorKind = ErrorKind.AUTH_FAILED) -> FetchError:
@@ -76,14 +87,14 @@ async def test_all_logins_wait_for_the_first_and_then_for_none():
         await asked.wait()
         under_way -= 1
 
-    logins = [asyncio.create_task(door.enter(log_in)) for _ in range(5)]
+    logins = [asyncio.create_task(enter(door, log_in)) for _ in range(5)]
     for _ in range(10):
         await asyncio.sleep(0)
     assert most == 1
     asked.set()
     await asyncio.gather(*logins)
     asked.clear()
-    more = [asyncio.create_task(door.enter(log_in)) for _ in range(5)]
+    more = [asyncio.create_task(enter(door, log_in)) for _ in range(5)]
     for _ in range(10):
         await asyncio.sleep(0)
     assert most == 5
@@ -100,7 +111,7 @@ async def test_a_refusal_is_remembered_and_a_lost_connection_is_not():
 
     for error in (refused(ErrorKind.CONNECTION_RESET), refused(), refused()):
         with pytest.raises(FetchError) as caught:
-            await door.enter(lambda error=error: failing(error))
+            await enter(door, lambda error=error: failing(error))
     assert tries == [ErrorKind.CONNECTION_RESET, ErrorKind.AUTH_FAILED]
     assert (caught.value.kind, caught.value.sent) == (ErrorKind.AUTH_FAILED, False)
     with pytest.raises(FetchError, match="not tried again"):
@@ -113,8 +124,8 @@ async def test_who_was_let_in_once_meets_a_full_server_later():
     async def failing() -> None:
         raise refused()
 
-    await door.enter(lambda: asyncio.sleep(0))
+    await enter(door, lambda: asyncio.sleep(0))
     with pytest.raises(FetchError) as caught:
-        await door.enter(failing)
+        await enter(door, failing)
     assert caught.value.kind is ErrorKind.FTP_4XX
     door.check()
