@@ -153,7 +153,7 @@ class Batch:
         http: Any = config.http
         self._paginator = None
         if config.pagination is not None:
-            self._paginator = Paginator(config.pagination, config.request, http.masking())
+            self._paginator = Paginator(config.pagination, config.request, http.following())
         self._session: HttpSession = http.session() if shared is None else shared.session
         self.engine = Engine(self._parts())
 

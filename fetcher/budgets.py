@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ALLOWANCE = re.compile(r"\s*([1-9][0-9]{0,8})\s*/\s*(s|m|min|h|d)\s*", re.IGNORECASE)
+_SHOWN = 60
+_FEW = 3
 _PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _UNITS = {1.0: "s", 60.0: "m", 3600.0: "h", 86_400.0: "d"}
 
@@ -45,15 +47,24 @@ class BudgetRule:
 def parse_budget(value: Any) -> tuple[Allowance, ...]:
     """Read a list of texts such as ``10/s``, or a single one."""
     texts = value if isinstance(value, list | tuple) else [value]
-    return tuple(text if isinstance(text, Allowance) else _parse(text) for text in texts)
+    found = [text if isinstance(text, Allowance) else _parsed(text) for text in texts]
+    if wrong := [text for text, allowance in zip(texts, found, strict=True) if allowance is None]:
+        named = " and ".join(map(_shown, wrong[:_FEW]))
+        words = "budgets are whole numbers of requests over s, m, h or d, such as [10/s, 600/m, 50000/d]"
+        raise PydanticCustomError("budget", "{words}", {"words": f"has {named}; {words}"})
+    return tuple(allowance for allowance in found if allowance is not None)
 
 
-def _parse(text: object) -> Allowance:
+def _parsed(text: object) -> Allowance | None:
     match = _ALLOWANCE.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        words = "should be whole numbers of requests over s, m, h or d, such as [10/s, 600/m, 50000/d]"
-        raise PydanticCustomError("budget", "{words}", {"words": words})
-    return Allowance(int(match[1]), _PERIODS[match[2].lower()])
+    return None if match is None else Allowance(int(match[1]), _PERIODS[match[2].lower()])
+
+
+def _shown(value: object) -> str:
+    """Return what was written, or what kind of thing it is."""
+    if not isinstance(value, str | int | float | None):
+        return f"a {type(value).__name__}"
+    return "nothing" if value is None else repr(value if not isinstance(value, str) else value[:_SHOWN])
 
 
 _TEXT = {"type": "string", "pattern": r"^\s*[1-9][0-9]{0,8}\s*/\s*(s|m|min|h|d)\s*$"}

@@ -230,7 +230,8 @@ class FetchError(FetcherError):
     ``sent`` says whether request bytes had left: a request that is not idempotent is only retried if they had not
     (RFC 9110, section 9.2.2). ``response`` is the head if one had arrived, ``redirects`` what led there: the record
     of the failure shows them. ``postpone``: nothing was asked of the host at all, and in so many seconds it may be: the
-    job waits, and this was none of its attempts.
+    job waits, and this was none of its attempts. ``sound`` is False if what has arrived of a body must not be gone on
+    with, whatever the kind.
     """
 
     def __init__(
@@ -243,6 +244,7 @@ class FetchError(FetcherError):
         response: Response | None = None,
         redirects: Sequence[Redirect] = (),
         postpone: float | None = None,
+        sound: bool = True,
     ) -> None:
         """Describe the failure; ``status`` is kept where a response head had arrived."""
         super().__init__(message)
@@ -253,6 +255,7 @@ class FetchError(FetcherError):
         self.response = response
         self.redirects = redirects
         self.postpone = postpone
+        self.sound = sound
 
 
 def suggestion(wrong: object, known: Iterable[str]) -> str:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# No pipe is waited for until somebody writes to it, and no terminal becomes that of this process.
+_REGULAR = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+
+
+def open_regular(path: str | Path) -> int:
+    """Open a file for reading. Raises OSError, also for what is none: a folder, a pipe, a device."""
+    fd = os.open(path, _REGULAR)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return fd
 
 
 def locked(fd: int) -> bool:

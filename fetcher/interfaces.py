@@ -252,6 +252,23 @@ class PartFormat(Format, Protocol):
     suffix: str
     part_size: int
 
+    @property
+    def columns(self) -> list[str]:
+        """What each record has, in this order; a run goes on with those that it began with."""
+        ...
+
+    def follow(self, columns: Sequence[str]) -> None:
+        """Write these columns from now on. Raises ValueError for one that no record has."""
+        ...
+
+    def columns_of(self, part: Path) -> list[str]:
+        """Return the columns of a file."""
+        ...
+
+    def reads(self, drafts: Path) -> bool:
+        """Return whether drafts of another version of the format have the columns of this one."""
+        ...
+
     def draft(self, results: Sequence[Result]) -> bytes:
         """Return the results as a draft."""
         ...

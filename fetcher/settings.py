@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fetcher.files import open_regular
 from fetcher.naming import NameTemplate
 
 
@@ -162,6 +164,7 @@ _ELSEWHERE: dict[str, Any] = {
     "writeOnly": True,
 }
 
+_LARGEST_SECRET = 64 * 1024
 
 # Says what is wrong with where a secret is kept ("file" or "env", and its name), None if nothing is.
 SecretObjection = Callable[[str, str], str | None]
@@ -185,6 +188,20 @@ def _check_place(kind: str, name: str) -> None:
         raise PydanticCustomError("secret", "{words}", {"words": words})
 
 
+def _content(path: str) -> str:
+    """Return what is in the file of a secret. Raises OSError, and ValueError if it is not UTF-8.
+
+    Where places are checked it is a regular file: a service does not wait for whoever may write to a pipe. On a command
+    line it may be one, such as ``<(pass show token)``.
+    """
+    is_checked = _objection.get() is not None
+    with os.fdopen(open_regular(path), encoding="utf-8") if is_checked else Path(path).open(encoding="utf-8") as file:
+        text = file.read(_LARGEST_SECRET + 1)
+    if len(text) > _LARGEST_SECRET:
+        raise OSError(errno.EFBIG, f"it is larger than {_LARGEST_SECRET // 1024} KiB")
+    return text
+
+
 def read_secret(value: object) -> object:
     """Return a secret that is written as ``{file: path}`` or ``{env: NAME}``, without the line end of a file."""
     if not isinstance(value, dict):
@@ -193,7 +210,7 @@ def read_secret(value: object) -> object:
         case {"file": str(path), **rest} if not rest:
             _check_place("file", path)
             try:
-                secret = Path(path).read_text("utf-8").rstrip("\r\n")
+                secret = _content(path).rstrip("\r\n")
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
                 words = f"its file {path[:200]!r} can not be read: {reason}"

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from pydantic_core import PydanticCustomError
 
 from fetcher.answers.contents import text_of
-from fetcher.answers.expressions import compiled, is_true, json_of
+from fetcher.answers.expressions import JmesPath, compiled, is_true, json_of
 from fetcher.conditions import finder
 from fetcher.settings import Settings
 
@@ -109,7 +109,7 @@ class ExpectSettings(Settings):
     ] = Field(default=None, min_length=1)
     """The media types that are ``ok``: `application/json`, `text/*`, or a list of such; parameters are not compared.
     What is not http has none, and is not asked."""
-    json_: str | None = Field(default=None, alias="json", min_length=1)
+    json_: JmesPath | None = Field(default=None, alias="json")
     """A JMESPath condition that the body, which has to be JSON, meets: `status == 'done'`. What is empty, null or
     false does not meet it."""
     matches: Annotated[str, AfterValidator(_pattern)] | None = Field(default=None, min_length=1)

@@ -6,11 +6,13 @@ What is false in JMESPath is ``false``, ``null`` and whatever is empty: ``""``, 
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from fetcher.errors import ConfigError, suggestion
+from fetcher.errors import ConfigError, MissingExtraError, suggestion
 from fetcher.extras import load_extra
 
 if TYPE_CHECKING:
@@ -53,6 +55,21 @@ def compiled(expression: str, user: str) -> Callable[[Any], Any]:
             raise ValueError(f"it can not be applied: {error}") from None
 
     return apply
+
+
+def _readable(expression: str) -> str:
+    try:
+        compiled(expression, "")
+    except MissingExtraError:
+        pass  # whoever opens the part says what is to be installed
+    except ConfigError as error:
+        words = str(error).removeprefix(": ")
+        raise PydanticCustomError("jmespath", "{words}", {"words": words}) from None
+    return expression
+
+
+JmesPath = Annotated[str, Field(min_length=1), AfterValidator(_readable)]
+"""An expression in a config: one that can not be read is told with its place, and with all else that is wrong."""
 
 
 def json_of(body: bytes) -> Any:

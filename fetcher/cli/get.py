@@ -15,6 +15,7 @@ from fetcher.cli.run import GuardFlag, Override, guarded, raise_file_limit, run_
 from fetcher.cli.signals import first_signal
 from fetcher.cli.text import plain
 from fetcher.config import load
+from fetcher.jobs.intake import mask_userinfo
 from fetcher.jobs.objects import job_from_mapping
 from fetcher.model import Outcome
 
@@ -78,7 +79,7 @@ def _shape(urls: Sequence[str], *, raw: bool, body: bool) -> list[str]:
 
 def _problem(job: dict[str, Any]) -> str | None:
     rejected = job_from_mapping("", job).rejected
-    return f"{plain(job['url'])}: {rejected.message}" if rejected is not None else None
+    return f"{plain(mask_userinfo(str(job['url'])))}: {rejected.message}" if rejected is not None else None
 
 
 def _settings(jobs: list[dict[str, Any]], *, raw: bool, body: bool) -> list[str]:
@@ -114,4 +115,4 @@ def _tell_failures(results: Sequence[Result]) -> None:
     for result in results:
         if result.outcome is not Outcome.OK:
             why = f"{result.error_kind}: {result.error_message}"
-            sys.stderr.write(f"fetcher get: {plain(result.url)}: {plain(why, 400)}\n")
+            sys.stderr.write(f"fetcher get: {plain(mask_userinfo(result.url))}: {plain(why, 400)}\n")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from fetcher.cli.exits import EXIT_USAGE
+from fetcher.cli.text import plain
 from fetcher.origin import Origin, OriginConfig, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fetcher.origin.sockets import Place
+
+_NOT_TO_BE_HAD = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
+_MORE_PORTS = 6
 
 
 def origin(
@@ -59,8 +66,23 @@ def origin(
         limited_rate=limited_rate,
         sockets=sockets,
     )
-    run(config, _ready, _also)
+    try:
+        run(config, _ready, _also)
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_HAD:
+            raise
+        sys.stderr.write(f"fetcher origin: {plain(_why_not(config, error), 400)}\n")
+        return EXIT_USAGE
     return 0
+
+
+def _why_not(config: OriginConfig, error: OSError) -> str:
+    if error.errno != errno.EADDRINUSE:
+        return f"can not listen at {config.host}:{config.port}: {os.strerror(error.errno or 0)}"
+    ports = f"port {config.port}"
+    if config.sockets:
+        ports = f"one of the ports {config.port} to {config.port + _MORE_PORTS}"
+    return f"{ports} of {config.host} is in use; end who listens there, or name another by --port (0 picks a free one)"
 
 
 def _also(places: Sequence[Place]) -> None:

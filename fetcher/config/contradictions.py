@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fetcher.config.problems import dotted
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Contradiction = tuple["KeyPath", str, Any]
 _PATTERN = re.compile(r"[a-z0-9_.*?:-]+")
 _STATUSES = range(100, 600)
+_UNPROXIED = re.compile(r"(ftps?|tcp|tls|udp)://", re.IGNORECASE)
 _OF_FILES = ("path", "inline_max", "range", "durability", "work")
 
 
@@ -43,6 +45,7 @@ def contradictions(config: Config) -> list[Contradiction]:
         *_timeouts(config.request.timeout),
         *_headers(config.request.headers),
         *_http(config.http),
+        *_unproxied(config),
         *_body(config),
         *_retry(config),
         *_expect(config),
@@ -207,6 +210,28 @@ def _http(http: Any) -> Iterator[Contradiction]:
     except RowError as error:
         yield ("http", "user_agent"), str(error), None
     yield from _host_patterns("http", "resolve", http.resolve)
+
+
+def _unproxied(config: Config) -> Iterator[Contradiction]:
+    """Where there are proxies, nothing goes round them that was not named, and there are URLs that no proxy takes."""
+    proxy = getattr(config.http, "proxy", None)
+    # What the environment has for proxies is that of whoever runs it.
+    if proxy is None or proxy.no_proxy or any(url.get_secret_value() == "env" for url in proxy.urls):
+        return
+    for at, source in _parts("sources", config.sources):
+        found = ((path, match[1]) for path, url in _urls(source) if (match := _UNPROXIED.match(url)))
+        for path, scheme in islice(found, 1):  # one of a source is enough; a list may have a hundred thousand
+            message = f"would be blocked: {scheme.lower()}: URLs do not go by http.proxy"
+            yield (*at, *path), f"{message}; name its host in http.proxy.no_proxy to fetch it directly", None
+
+
+def _urls(source: Settings) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the URLs that a source has in the config itself, or how they begin, and where."""
+    for index, job in enumerate(getattr(source, "jobs", ())):
+        yield ("jobs", index, "url"), job.url
+    for path, part in ((("url",), source), (("job", "url"), getattr(source, "job", None))):
+        if isinstance(url := getattr(part, "url", None), str):
+            yield path, url
 
 
 def _body(config: Config) -> Iterator[Contradiction]:

@@ -25,7 +25,15 @@ _MAX_BITS = 200
 _FEW = 3
 _DEPTH = 3
 _PARTS = {("queue",)}
-_SYNONYMS = {"url": "location", "path": "location"}  # of a sitemap, which may be either
+_SYNONYMS = {
+    # Of a sitemap, which may be either.
+    "url": "location",
+    "path": "location",
+    # Schemes that share a section with another.
+    "ws": "websocket",
+    "wss": "websocket",
+    "ftps": "ftp",
+}
 
 
 class ConfigProblems(ConfigError):  # noqa: N818  it is more than one

@@ -318,6 +318,10 @@ class Engine:
         self._holding.give_back(leases)
         self._want_lease.set()
 
+    def lease_again(self) -> None:
+        """Have the lease loop look for what there is room for now."""
+        self._want_lease.set()
+
     async def _attempt(self, lease: Lease) -> None:
         job = lease.job
         started = self._loop.time()

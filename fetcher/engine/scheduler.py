@@ -133,11 +133,8 @@ class Scheduler:
         line.backlog -= 1
         self.waiting -= 1
         self.in_flight += 1
-        if host.limits.interval:
-            host.was_free_at = host.free_at
-            host.free_at = next_start(host.free_at, now, host.limits)
-        if line.quotas:
-            accounts.take(line, now)
+        if host.limits.interval or line.quotas:
+            self._pace(line, now)
         self._list(line, now)
         if several:
             self._tell(line, now)
@@ -340,8 +337,12 @@ class Scheduler:
     def reconsider(self, line: Line, now: float) -> None:
         """Take into account that it may have changed when a job of a line may start."""
         ready = self._list(line, now)
-        if line.entry and self.owner is not None:
+        if self.owner is None:
+            return
+        if line.entry:
             self.owner.look_again(ready=ready)
+        elif not line.waiting:
+            self.owner.lease_again()
 
     def surrender(self, line: Line) -> None:
         """Give back what waits for a host that is to be left alone."""
@@ -370,6 +371,21 @@ class Scheduler:
                 other.asker.reconsider(other, now)
 
     # Within the window
+
+    def _pace(self, line: Line, now: float) -> None:
+        """Count a start towards the rate and the budgets of a host, and have more of its jobs leased in time.
+
+        Of such a host no more are held than it starts within the horizon, so that they are used up long before the
+        first of them ends if it is slow to answer.
+        """
+        host = line.host
+        if host.limits.interval:
+            host.was_free_at = host.free_at
+            host.free_at = next_start(host.free_at, now, host.limits)
+        if line.quotas:
+            accounts.take(line, now)
+        if self.owner is not None and 2 * len(line.waiting) <= line.room:
+            self.owner.lease_again()
 
     def _set(self, limits: LimitSettings) -> None:
         self._limits_of = limits.lookup()

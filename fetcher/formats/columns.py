@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fetcher.fields import in_utc, reader
+from fetcher.fields import in_utc, known_column, reader
 from fetcher.formats.records import json_text, writable
 from fetcher.model import Result
 from fetcher.naming import distinct
@@ -81,6 +81,29 @@ class ParquetFormat:
         self._partition = _PARTITIONS[partition_by]
         self._codec = codec
         self._schema = SCHEMA if columns is None else pa.schema([_field(name) for name in columns])
+
+    @property
+    def columns(self) -> list[str]:
+        """What the records have, in this order."""
+        return list(self._schema.names)
+
+    def follow(self, columns: Sequence[str]) -> None:
+        """Write these columns from now on. Raises ValueError for one that no record has."""
+        if list(columns) != self._schema.names:
+            self._schema = pa.schema([_field(known_column(name)) for name in columns])
+
+    def columns_of(self, part: Path) -> list[str]:
+        """Return the columns of a file."""
+        with pq.ParquetFile(part) as file:
+            return list(file.schema_arrow.names)
+
+    def reads(self, drafts: Path) -> bool:
+        """Return whether drafts that some version has written have all of these columns."""
+        with pa.memory_map(str(drafts)) as source:
+            try:
+                return next(_unframed(source, self._schema), None) is not None
+            except (OSError, pa.ArrowInvalid):  # it has not so many columns
+                return False
 
     def begin(self) -> bytes:
         """Return nothing: a file begins with its first results."""

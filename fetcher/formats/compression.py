@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 if sys.version_info >= (3, 14):
@@ -26,6 +27,7 @@ Compression = Literal["none", "gzip", "zstd"]
 _GZIP = 16
 _LEVEL = 6
 _LEAST_WINDOW = 9
+_HEAD = 256 * 1024  # bytes of an output that are looked at to see how it begins
 # The checksum of a frame is off by default; a gzip member always has one.
 _ZSTD_OPTIONS: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}
 
@@ -55,22 +57,38 @@ def compressor(compression: Compression) -> Callable[[bytes], bytes] | None:
     return _gzip if compression == "gzip" else _zstd()
 
 
+def _beginning(compression: Compression, data: bytes) -> bytes:
+    """Return what the first member or frame begins with. Raises ValueError if it is none."""
+    try:
+        if compression == "gzip":
+            return zlib.decompressobj(_GZIP + zlib.MAX_WBITS).decompress(data, _HEAD)
+        return zstd.ZstdDecompressor().decompress(data, _HEAD)
+    except (zlib.error, zstd.ZstdError):
+        raise ValueError(f"is not compressed with {compression}") from None
+
+
 def compressed(form: Format, compression: Compression) -> Format:
     """Return a format that writes what another writes, compressed."""
     compress = compressor(compression)
-    return form if compress is None else CompressedFormat(form, compress)
+    return form if compress is None else CompressedFormat(form, compress, partial(_beginning, compression))
 
 
 class CompressedFormat:
     """Makes a member or frame of what another format returns, and nothing of nothing."""
 
-    def __init__(self, form: Format, compress: Callable[[bytes], bytes]) -> None:
+    def __init__(self, form: Format, compress: Callable[[bytes], bytes], beginning: Callable[[bytes], bytes]) -> None:
         self._format = form
         self._compress = compress
+        self._beginning = beginning
 
     def begin(self) -> bytes:
         """Return the head, compressed."""
         return self._whole(self._format.begin())
+
+    def follow(self, head: bytes) -> None:
+        """Go on as an output that begins so, if there is anything to it. Raises ValueError if that can not be."""
+        if (follow := getattr(self._format, "follow", None)) is not None:
+            follow(self._beginning(head))
 
     def encode(self, results: Sequence[Result]) -> bytes:
         """Return results, compressed."""

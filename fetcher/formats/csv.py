@@ -6,10 +6,13 @@
   texts NUL becomes U+FFFD, as many readers end at it.
 - A cell of text that a spreadsheet would take for a formula gets an apostrophe in front (``spreadsheet_safe``), and so
   does one that begins with an apostrophe: who takes one apostrophe off the front of a text has the text again.
+- Rows that are appended have the columns of the header that is there, which may be one of an earlier version.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from base64 import b64encode
 from datetime import datetime
@@ -25,13 +28,14 @@ from fetcher.model import Result
 from fetcher.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fetcher.interfaces import Format
 
 SUFFIXES = (".csv",)
 # OWASP, "CSV Injection": what begins a formula in one spreadsheet or another. Some take the full-width forms, too.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
+_SHOWN = 200
 _QUOTED = re.compile(r"[\",;\t\r\n]|^\s|\s$")
 
 
@@ -53,6 +57,7 @@ class CsvConfig(Settings):
     """Which fields of the record, in which order; by default all. A value of `extracted` or `meta` has a column of its
     own as `extracted.price`, `meta.shop`."""
     delimiter: Literal[",", ";", "\t"] = ","
+    """What stands between cells."""
     spreadsheet_safe: bool = True
     """Put an apostrophe in front of text that a spreadsheet would take for a formula."""
     compression: Compression = "none"
@@ -60,21 +65,40 @@ class CsvConfig(Settings):
 
     def build(self) -> Format:
         """Return the format."""
-        form = CsvFormat(self.columns, delimiter=self.delimiter, spreadsheet_safe=self.spreadsheet_safe)
+        chosen = "columns" in self.model_fields_set
+        form = CsvFormat(self.columns, delimiter=self.delimiter, spreadsheet_safe=self.spreadsheet_safe, chosen=chosen)
         return compressed(form, self.compression)
 
 
 class CsvFormat:
-    """Encodes a result as a row of cells."""
+    """Encodes a result as a row of cells. Columns that were ``chosen`` give way to no others."""
 
-    def __init__(self, columns: Sequence[str], *, delimiter: str = ",", spreadsheet_safe: bool = True) -> None:
+    def __init__(
+        self, columns: Sequence[str], *, delimiter: str = ",", spreadsheet_safe: bool = True, chosen: bool = False
+    ) -> None:
         self._columns = {name: reader(name) for name in columns}
         self._delimiter = delimiter
         self._safe = spreadsheet_safe
+        self._chosen = chosen
 
     def begin(self) -> bytes:
         """Return the header row."""
         return f"{self._delimiter.join(map(self._text, self._columns))}\r\n".encode()
+
+    def follow(self, head: bytes) -> None:
+        """Go on with the columns of an output that begins so. Raises ValueError that says why it can not be."""
+        if head.startswith(self.begin()):
+            return
+        columns = _header(head, self._delimiter)
+        if self._chosen and columns != [*self._columns]:
+            raise ValueError(f"has the columns {_shown(columns)} and not those of 'columns', {_shown(self._columns)}")
+        try:
+            known_columns(columns)
+        except PydanticCustomError as error:
+            raise ValueError(f"has a header that no row of these goes with: {error.message()}") from None
+        if "body" in columns and "body_encoding" not in columns:
+            raise ValueError("has the column body without body_encoding, which tells text from base64")
+        self._columns = {name: reader(name) for name in columns}
 
     def encode(self, results: Sequence[Result]) -> bytes:
         """Return a row for each result."""
@@ -116,6 +140,24 @@ class CsvFormat:
         if text and not _QUOTED.search(text):
             return text
         return '"' + text.replace('"', '""') + '"'
+
+
+def _header(head: bytes, delimiter: str) -> list[str]:
+    """Return the columns of what begins so. Raises ValueError if it does not begin with a whole header row."""
+    lines = list(io.StringIO(head.decode("utf-8-sig", "replace"), newline=""))
+    rows = csv.reader(lines, delimiter=delimiter)
+    try:
+        columns = next(rows, [])
+    except csv.Error as error:
+        raise ValueError(f"does not begin with a header row: {error}") from None
+    if not columns or not lines[rows.line_num - 1].endswith(("\n", "\r")):
+        raise ValueError("does not begin with a whole header row")
+    return columns
+
+
+def _shown(columns: Iterable[str]) -> str:
+    text = ",".join(columns)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _body(body: bytes) -> tuple[str, str]:

@@ -43,6 +43,7 @@ class ParquetConfig(Settings):
     """Which fields of the record, in which order; by default all. A value of `extracted` or `meta` has a column of its
     own as `extracted.price`, `meta.shop`: text, or else JSON, as its type may differ from record to record."""
     codec: Literal["zstd", "snappy", "gzip", "none"] = "zstd"
+    """How columns are compressed."""
 
     @model_validator(mode="after")
     def _partitioned_by_columns(self) -> Self:

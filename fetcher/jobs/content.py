@@ -79,7 +79,10 @@ def authorization_of(auth: object) -> Header:
 
 def receive_of(receive: object) -> Receive:
     """Return when an answer is whole: exactly one of the ways that a ``Receive`` has."""
-    if not isinstance(receive, dict) or len(given := {k: v for k, v in receive.items() if v is not None}) != 1:
+    given = {k: v for k, v in receive.items() if v is not None} if isinstance(receive, dict) else {}
+    if len(given) > 1:
+        raise _wrong(f"receive has {' and '.join(given)}; one of them says when an answer is whole")
+    if not given:
         raise _wrong(f"receive is not one of {', '.join(_RECEIVE)}, such as {{length: 4}}")
     ((name, value),) = given.items()
     if name not in _RECEIVE:

@@ -148,21 +148,31 @@ def may_have_userinfo(text: str) -> bool:
     return _AT_SIGN.search(text) is not None
 
 
-def check_headers(headers: Mapping[str, str]) -> list[Header]:
-    """Return headers that are safe to send; raises RowError for what could split or reframe a request."""
-    for name, value in headers.items():
+def check_headers(headers: Mapping[str, str | list[str]]) -> list[Header]:
+    """Return headers that are safe to send; raises RowError for what could split or reframe a request.
+
+    A list has the values of several fields of the same name (RFC 9110, section 5.2).
+    """
+    found: list[Header] = []
+    for name, given in headers.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise RowError(ErrorKind.INVALID_ROW, f"header name {name!r} is not a token (RFC 9110, section 5.1)")
         if name.lower() in FRAMING:
             raise RowError(ErrorKind.INVALID_ROW, f"header {name!r} belongs to the connection and can not be set")
-        if not isinstance(value, str):
-            raise RowError(ErrorKind.INVALID_ROW, f"the value of header {name!r} is not text; put it in quotes")
-        if _BAD_IN_VALUE.search(value):
-            raise RowError(
-                ErrorKind.INVALID_ROW,
-                f"the value of header {name!r} contains CR, LF, NUL or another control character",
-            )
-    return list(headers.items())
+        for value in given if isinstance(given, list) else [given]:
+            _check_value(name, value)
+            found.append((name, value))
+    return found
+
+
+def _check_value(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise RowError(ErrorKind.INVALID_ROW, f"the value of header {name!r} is not text; put it in quotes")
+    if _BAD_IN_VALUE.search(value):
+        raise RowError(
+            ErrorKind.INVALID_ROW,
+            f"the value of header {name!r} contains CR, LF, NUL or another control character",
+        )
 
 
 def check_method(method: str) -> str:

@@ -135,9 +135,14 @@ class _Part:
         for name, literal in zip(self._names, self._literals, strict=True):
             pieces += [self._write(name, text_of(name, valued(row, name))), literal]
         text = "".join(pieces)
-        if self._is_segment and unquote(text).removeprefix("/") in {"", ".", ".."}:
+        if self._is_segment and self._is_another_path(text):
             raise _wrong(f"{self._names[0]!r} makes a segment of the path {text!r}, which means another path")
         return text
+
+    def _is_another_path(self, text: str) -> bool:
+        """Tell whether a segment is none by its name: servers take what is behind ``;`` for parameters of it."""
+        name = text if ";" in self._first else text.partition(";")[0]
+        return unquote(name).removeprefix("/") in {"", ".", ".."}
 
 
 class DataTemplate:

@@ -126,11 +126,17 @@ class _Paths:
     def _path(self, name: str) -> str:
         return f"pagination.{self._section}.{name} ({self._paths[name][:_SHOWN]})"
 
-    def _items(self, values: dict[str, Any]) -> int | None:
-        """Return how many items a page has, None if nobody counts them."""
+    def _items(self, values: dict[str, Any], page: int) -> int | None:
+        """Return how many items a page has, None if nobody counts them.
+
+        Nothing there, or null, is the end only behind pages that had items, or where the total is 0: on a first page it
+        is a path that leads nowhere, and would end every listing as if all were well.
+        """
         if "items" not in self._paths:
             return None
         items = values["items"]
+        if items is None and page == 1 and self._total(values) != 0:
+            raise ValueError(f"{self._path('items')} is not in the first page, or null; [] would be the end")
         if items is None:
             return 0
         if not isinstance(items, list | dict):
@@ -171,6 +177,8 @@ class Cursor(_Paths):
             raise ValueError(f"{self._path(name)} is {_kind(cursor)}, and should be text")
         if name == "url":
             return Wanted(reference=cursor)
+        if isinstance(cursor, float) and cursor.is_integer():
+            cursor = int(cursor)  # as anybody else writes it: 20, and not 20.0
         if self._form.in_ == "json":
             return Wanted(job.url, body=_with_member(job.body, self._form.param, cursor))
         return Wanted(with_parameter(job.url, self._form.param, str(cursor)))
@@ -190,7 +198,7 @@ class Page(_Paths):
     def next(self, job: Job, result: Result) -> Wanted | None:
         """Return the page with the next number."""
         values = self._read(result)
-        if values is None or self._items(values) == 0:
+        if values is None or self._items(values, job.page) == 0:
             return None
         number = _asked(job.url, self._form.param, self._form.first) + 1
         total = self._total(values)
@@ -217,7 +225,7 @@ class Offset(_Paths):
         if values is None:
             return None
         limit, offset = self._limit(job.url), _asked(job.url, self._form.param, 0)
-        items, total = self._items(values), self._total(values)
+        items, total = self._items(values, job.page), self._total(values)
         # A server may give fewer than it was asked for, and then there is more after these, not after the limit.
         offset += limit if items is None else items
         if items == 0 or (items is not None and total is None and items < limit):

@@ -42,16 +42,17 @@ class Following(msgspec.Struct, frozen=True):
 class Paginator:
     """Finds next pages. Pure; ``check`` goes first, and may import what it needs. Any thread may ask it.
 
-    ``mask`` takes what is secret out of the URLs that servers name, which may repeat the whole query of a request.
+    ``followed`` takes what is secret out of the URLs that servers name, which may repeat the whole query of a request.
+    It raises ValueError for one in which it would stay.
     """
 
     def __init__(
-        self, settings: PaginationSettings, request: RequestSettings, mask: Callable[[str], str] | None = None
+        self, settings: PaginationSettings, request: RequestSettings, followed: Callable[[str], str] | None = None
     ) -> None:
         self.max_pages = settings.max_pages
         self._form = _form(settings)
         self._method = request.method.upper()
-        self._mask = mask
+        self._followed = followed
         self._private = private_names(request)
         self._downgrade = request.downgrade == "follow"
 
@@ -122,7 +123,7 @@ class Paginator:
         )
 
     def _named(self, base: str, reference: str) -> Job:
-        return resolved(base, reference if self._mask is None else self._mask(reference), "a next page")
+        return resolved(base, reference if self._followed is None else self._followed(reference), "a next page")
 
     def _check_downgrade(self, here: str, there: str) -> None:
         if not self._downgrade and here.startswith("https:") and not there.startswith("https:"):

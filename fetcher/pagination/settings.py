@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from fetcher.answers.expressions import JmesPath
 from fetcher.settings import Settings
 
 _FORMS = ("next", "cursor", "page", "offset")
@@ -15,9 +16,9 @@ _FORMS = ("next", "cursor", "page", "offset")
 class CursorForm(Settings):
     """The body has something that stands for the next page; null, false, "" or nothing there is the end."""
 
-    json_: str | None = Field(default=None, alias="json", min_length=1)
+    json_: JmesPath | None = Field(default=None, alias="json")
     """A JMESPath to the cursor: `meta.next_cursor`."""
-    url: str | None = Field(default=None, min_length=1)
+    url: JmesPath | None = None
     """Instead of ``json``: a JMESPath to the URL of the next page, whole or relative to that of this one."""
     param: str = Field(default="cursor", min_length=1)
     """The parameter that the cursor becomes in the request for the next page."""
@@ -40,9 +41,9 @@ class PageForm(Settings):
     """The parameter of the URL that is the number."""
     first: int = Field(default=1, ge=0)
     """The number of the first page."""
-    items: str | None = Field(default=None, min_length=1)
-    """A JMESPath to the items of a page: none, or null, is the end."""
-    total: str | None = Field(default=None, min_length=1)
+    items: JmesPath | None = None
+    """A JMESPath to the items of a page: none is the end, and so is null behind the first page."""
+    total: JmesPath | None = None
     """A JMESPath to the number of pages."""
 
     @model_validator(mode="after")
@@ -60,9 +61,10 @@ class OffsetForm(Settings):
     """How many items a page has. One that has fewer is the last, if there is no ``total``."""
     limit_param: str | None = Field(default=None, min_length=1)
     """The parameter of the URL that asks for so many; a URL that has one already keeps its own limit."""
-    items: str | None = Field(default=None, min_length=1)
-    """A JMESPath to the items of a page; where they are counted, the next page begins after them."""
-    total: str | None = Field(default=None, min_length=1)
+    items: JmesPath | None = None
+    """A JMESPath to the items of a page; where they are counted, the next page begins after them. None is the end, and
+    so is null behind the first page."""
+    total: JmesPath | None = None
     """A JMESPath to the number of all items."""
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fetcher.sinks.parts import PartsSink
 
 _TAIL = 4096
+_HEAD = 256 * 1024  # far more than any header row has
 
 
 class FileSinkConfig(SinkSettings):
@@ -41,7 +42,8 @@ class FileSinkConfig(SinkSettings):
     if_exists: Literal["fail", "replace", "append"] = "fail"
     """What becomes of a file that is there when a batch begins and was not written by an earlier run of it.
 
-    ``append`` leaves an earlier run's records where they are, too, once something else has been appended to them.
+    ``append`` leaves an earlier run's records where they are, too, once something else has been appended to them. To a
+    csv file it appends rows with the columns that are there, or nothing if those are not known or not ``columns``.
     """
     durability: Literal["flush", "fsync"] = "flush"
     """``flush`` survives the end of the process; ``fsync`` the end of the machine, at the cost of speed."""
@@ -141,9 +143,12 @@ class FileSink:
 
     def _check(self, mark: FileMark | None, resume: bool) -> None:  # noqa: FBT001  handed on by position
         if resume and mark is not None:
-            self._recognise(self._hold(mark), mark)
+            fd = self._hold(mark)
+            self._recognise(fd, mark)
+            self._follow(fd, mark.offset, resumed=True)
         else:
-            self._beginning(self._hold(), mark)
+            fd = self._hold()
+            self._follow(fd, self._beginning(fd, mark), resumed=False)
 
     def _discard(self, mark: FileMark) -> None:
         fd = self._hold()
@@ -158,6 +163,7 @@ class FileSink:
             self._offset, self._start = mark.offset, mark.start
         else:
             self._offset = self._start = self._beginning(fd, None)
+        self._follow(fd, self._offset, resumed=mark is not None)
         os.ftruncate(fd, self._offset)
         self._tail = _before(fd, self._offset)
         if self._synchronous and self._created:
@@ -227,6 +233,25 @@ class FileSink:
                 "another path, set 'if_exists: append' or 'if_exists: replace', or start over with --fresh"
             )
         return start
+
+    def _follow(self, fd: int, offset: int, *, resumed: bool) -> None:
+        """Have the format go on as the file has begun. Raises StateError or ConfigError if it can not."""
+        # A format without a head goes on behind anything.
+        follow = getattr(self._format, "follow", None)
+        if follow is None or not offset:
+            return
+        try:
+            follow(os.pread(fd, min(offset, _HEAD), 0))
+        except ValueError as error:
+            if resumed:
+                raise StateError(
+                    f"{self._path}: {error}; resume with the version of fetcher that began it, "
+                    "or start over with --fresh"
+                ) from None
+            raise ConfigError(
+                f"{self._path}: {error}; nothing is appended to it: choose another path, "
+                "name the columns that it has with 'columns:', or set 'if_exists: replace'"
+            ) from None
 
     def _changed(self) -> StateError:
         return StateError(

@@ -38,11 +38,16 @@ if TYPE_CHECKING:
 
 
 class PartsMark(msgspec.Struct):
-    """Which run's parts these are, the number of the part that comes next, and how many records that has."""
+    """Which run's parts these are, the number of the part that comes next, and how many records that has.
+
+    ``columns`` are those that all parts of the run have, whichever version goes on with it; the first versions did not
+    note them.
+    """
 
     token: str
     number: int = 0
     rows: int = 0
+    columns: list[str] = []
 
 
 class PartsSink:
@@ -109,6 +114,7 @@ class PartsSink:
         self._hold()
         if resume and mark is not None:
             self._keeps(mark)
+            self._follow(mark)
         else:
             self._refuse_others(mark)
 
@@ -125,7 +131,10 @@ class PartsSink:
                 delete(one.path for one in found(self._path))
             mark = PartsMark(secrets.token_hex(4))
         else:
+            self._keeps(mark)
+            self._follow(mark)
             mark = self._taken_back(mark)
+        mark.columns = self._format.columns
         for created in self._created:
             self._sync(created.parent)
         self._created = []
@@ -200,7 +209,7 @@ class PartsSink:
         if self._fd is not None:
             os.close(self._fd)
         self._fd, self._offset = None, 0
-        return PartsMark(mark.token, mark.number + 1)
+        return _next(mark)
 
     def _show(self, names: dict[Path, Path]) -> None:
         for hidden, shown in names.items():
@@ -226,15 +235,31 @@ class PartsSink:
                 "put it back, or start over with --fresh"
             )
 
+    def _follow(self, mark: PartsMark) -> None:
+        """Go on with the columns that the run began with. Raises StateError if that can not be."""
+        own = max((one for one in self._own(mark) if not one.hidden), key=lambda one: one.number, default=None)
+        columns = mark.columns or ([] if own is None else self._format.columns_of(own.path))
+        words = ""
+        try:
+            if columns:
+                self._format.follow(columns)
+            elif mark.rows and not self._format.reads(self._drafts(mark)):
+                words = "has records without some of the columns that this version writes"
+        except ValueError as error:
+            words = str(error)
+        if words:
+            raise StateError(
+                f"{self._path}: {words}; resume with the version of fetcher that began it, or start over with --fresh"
+            )
+
     def _taken_back(self, mark: PartsMark) -> PartsMark:
         """Remove what came after a mark, such that it can be done again if it is interrupted."""
-        self._keeps(mark)
         own = sorted(self._own(mark), key=lambda one: one.number, reverse=True)
         delete(one.path for one in own if one.number > mark.number or one.suffix == UNFINISHED)
         drafts = self._drafts(mark)
         if mark.rows and not drafts.exists():
             if self._count(mark) == mark.rows:
-                return PartsMark(mark.token, mark.number + 1)
+                return _next(mark)
             self._undo(mark)
         # From here on the drafts have all that counts, whatever the files of a part have.
         delete(self._parts(mark))
@@ -336,6 +361,11 @@ class PartsSink:
     def _sync(self, folder: Path) -> None:
         if self._synchronous:
             sync_folder(folder)
+
+
+def _next(mark: PartsMark) -> PartsMark:
+    """Return the mark after a part."""
+    return PartsMark(mark.token, mark.number + 1, columns=mark.columns)
 
 
 def _encoded(mark: PartsMark) -> str:

@@ -5,7 +5,8 @@
     fetcher_tables(name, version)       which tables are ours, and of which version
     fetcher_runs(run, name, began)      which runs have written to them; rows and mark of a run have its name
 
-A record that comes again takes the place of the earlier one, so nothing has to be cut back after a crash. Texts have
+A record that comes again takes the place of the earlier one, so nothing has to be cut back after a crash. A table of an
+earlier version is given the columns that have come since, which are null in the rows that it has. Texts have
 NULs as they are, lone surrogates as question marks; times are ISO 8601 in UTC.
 """
 
@@ -67,6 +68,7 @@ _REGISTER = """
 CREATE TABLE IF NOT EXISTS fetcher_tables(name TEXT PRIMARY KEY, version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS fetcher_runs(run TEXT PRIMARY KEY, name TEXT NOT NULL, began TEXT NOT NULL);
 """
+_MARKING = frozenset({*(column.name for column in COLUMNS if column.required), RUN})
 _TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
 
 
@@ -115,7 +117,7 @@ class SqliteSink:
         await self._thread.run(self._discard, self._decoded(mark))
 
     async def open(self, mark: str | None) -> str:
-        """Create the table if it is not there, and begin a run or go on with that of ``mark``."""
+        """Create the table or what it lacks, and begin a run or go on with that of ``mark``."""
         await self._thread.run(self._open, self._decoded(mark))
         return msgspec.json.encode(SqliteMark(self._run, self._table)).decode()
 
@@ -178,6 +180,7 @@ class SqliteSink:
                 db.execute(f"PRAGMA synchronous = {'FULL' if self._synchronous else 'NORMAL'}")
                 with _transaction(db):
                     self._run = self._begun(db) if mark is None else self._resumed(db, mark)
+                    self._widen(db)
             except BaseException:
                 db.close()
                 raise
@@ -195,6 +198,24 @@ class SqliteSink:
     def _resumed(self, db: sqlite3.Connection, mark: SqliteMark) -> str:
         self._recognise(db, mark)
         return mark.run
+
+    def _widen(self, db: sqlite3.Connection) -> None:
+        """Add the columns that records have and the table has not."""
+        for name in self._lacking(db):
+            kind = next(column.kind for column in COLUMNS if column.name == name)
+            db.execute(f"ALTER TABLE {quoted(self._table)} ADD COLUMN {quoted(name)} {_TYPES[kind]}")
+
+    def _lacking(self, db: sqlite3.Connection) -> list[str]:
+        """Return the columns to be added. Raises ConfigError if there are some that the table had from the start."""
+        rows = db.execute("SELECT name FROM pragma_table_info(?)", (self._table,))
+        there = {name.lower() for (name,) in rows}  # SQLite does not tell upper from lower case
+        lacking = [name for name in (*(column.name for column in COLUMNS), RUN) if name not in there]
+        if gone := [name for name in lacking if name in _MARKING]:
+            raise ConfigError(
+                f"{self._path}: the table {self._table} has no column {gone[0]} any more, which all tables of fetcher "
+                "have; name another with 'table:'"
+            )
+        return lacking
 
     def _recognise(self, db: sqlite3.Connection, mark: SqliteMark | None) -> bool:
         """Tell whether the table is there; raise ConfigError if it is not ours, StateError if it is not the mark's."""
@@ -217,6 +238,8 @@ class SqliteSink:
             runs = there and db.execute("SELECT 1 FROM fetcher_runs WHERE run = ?", (mark.run,)).fetchone()
             if mark.table != self._table or not runs:
                 raise self._gone()
+        if there:
+            self._lacking(db)
         return there
 
     def _write(self, results: Sequence[Result]) -> None:

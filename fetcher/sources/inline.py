@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
@@ -33,7 +34,9 @@ from fetcher.jobs.intake import (
 from fetcher.jobs.objects import job_from_mapping
 from fetcher.settings import Settings, parse_duration
 from fetcher.sources.request_settings import (
+    BODY_SCHEMA,
     AuthConfig,
+    HeaderValue,
     ParamValue,
     PartConfig,
     ReceiveConfig,
@@ -59,8 +62,9 @@ def _url(value: str) -> str:
     return value
 
 
-def _headers(value: dict[str, str]) -> dict[str, str]:
-    return dict(check_headers(value))
+def _headers(value: dict[str, Any]) -> dict[str, Any]:
+    check_headers(value)
+    return value
 
 
 def _text(value: str) -> str:
@@ -77,10 +81,12 @@ def _json(value: Any) -> Any:
     return value
 
 
-_TIMEOUT_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}],
-    "examples": ["10s"],
-}
+Timeout = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    AfterValidator(check_timeout),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}], "examples": ["10s"]}),
+]
 
 
 class JobConfig(Settings):
@@ -94,11 +100,11 @@ class JobConfig(Settings):
     method: Annotated[str, AfterValidator(check_method)] | None = None
     """The request method; of tcp, tls and udp SEND, of ftp RETR or LIST. With a body it is POST by default, unless
     ``request.method`` is another than GET."""
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] | None = None
-    """Request headers, added to those of ``request``."""
+    headers: Annotated[dict[str, HeaderValue], AfterValidator(_headers)] | None = None
+    """Request headers, added to those of ``request``. A list is several headers of that name."""
     params: Annotated[dict[str, ParamValue], AfterValidator(check_params)] | None = None
     """Added to the query of the URL, percent-encoded: text, numbers, true or false, and lists of them."""
-    body: Annotated[str | dict[str, str], AfterValidator(_body)] | None = None
+    body: Annotated[str | dict[str, str], AfterValidator(_body), BODY_SCHEMA] | None = None
     """The request body, or what is sent to a socket: text, ``{hex: 00ff}`` or ``{base64: AP8=}``."""
     json_body: Annotated[Any, AfterValidator(_json)] = Field(default=None, alias="json")
     """The request body, as any value that is sent as JSON; sets ``content-type`` unless ``headers`` does."""
@@ -112,15 +118,7 @@ class JobConfig(Settings):
     """When the answer of a socket or WebSocket is whole."""
     priority: Annotated[int, AfterValidator(check_priority)] = 0
     """Higher goes first."""
-    timeout: (
-        Annotated[
-            float,
-            BeforeValidator(parse_duration),
-            AfterValidator(check_timeout),
-            Field(json_schema_extra=_TIMEOUT_SCHEMA),
-        ]
-        | None
-    ) = None
+    timeout: Timeout | None = None
     """How long one attempt may take, in place of ``request.timeout.total``."""
     verify: bool | None = None
     """``false`` takes any certificate, for this job alone; in place of ``http.tls.verify``."""

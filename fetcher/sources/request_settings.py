@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
 
 from fetcher.jobs.content import authorization_of, form_of, parts_of, query_of, receive_of
 from fetcher.settings import Secret, Settings
 
 ParamValue = str | int | float | bool | None | list[str | int | float | bool | None]
 """What a name in ``params`` or ``form`` may have: null is left out, a list is several pairs."""
+
+
+def _either(*ways: str) -> WithJsonSchema:
+    """Return the schema of bytes: text, or an object with one of some keys."""
+    objects = [
+        {"type": "object", "properties": {way: {"type": "string"}}, "required": [way], "additionalProperties": False}
+        for way in ways
+    ]
+    return WithJsonSchema({"anyOf": [{"type": "string"}, *objects]})
+
+
+BODY_SCHEMA = _either("hex", "base64")
+"""What an editor is told of a body; what is wrong with one is said by ``body_of``."""
+
+
+def _one_or_more(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Check each text of a list; what is none is told as what should be text."""
+    return [check(item) for item in value] if isinstance(value, list) else check(value)
+
+
+HeaderValue = Annotated[
+    str,
+    WrapValidator(_one_or_more),
+    PlainSerializer(lambda value: value, return_type=Any),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+"""The value of a header, or a list of those of several headers of that name."""
 
 
 def check_params(value: dict[str, Any]) -> dict[str, Any]:
@@ -45,8 +79,8 @@ class PartConfig(Settings):
         return self
 
 
-class AuthConfig(Settings):
-    """Who asks: a user and password (RFC 7617), or a token (RFC 6750)."""
+class Credentials(Settings):
+    """A user and password, or a token, not yet looked at."""
 
     username: str | None = None
     """The user, with ``password``."""
@@ -55,11 +89,6 @@ class AuthConfig(Settings):
     token: Secret | None = None
     """A bearer token: text, or ``{env: NAME}`` or ``{file: path}``."""
 
-    @model_validator(mode="after")
-    def _usable(self) -> Self:
-        authorization_of(self.revealed())
-        return self
-
     def revealed(self) -> dict[str, str]:
         """Return it as a job object has it, with its secrets."""
         secrets = {"password": self.password, "token": self.token}
@@ -67,10 +96,19 @@ class AuthConfig(Settings):
         return given if self.username is None else {"username": self.username, **given}
 
 
+class AuthConfig(Credentials):
+    """Who asks: a user and password (RFC 7617), or a token (RFC 6750)."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        authorization_of(self.revealed())
+        return self
+
+
 class ReceiveConfig(Settings):
     """When an answer is whole that has no end of its own: one of these. Without, it ends with its connection."""
 
-    delimiter: str | dict[str, str] | None = None
+    delimiter: Annotated[str | dict[str, str], _either("hex")] | None = None
     """tcp, tls: when it ends with this, which belongs to it: text, or ``{hex: 0d0a}``."""
     length: int | None = None
     """tcp, tls: when it has so many bytes."""

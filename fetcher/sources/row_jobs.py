@@ -12,7 +12,7 @@ from fetcher.jobs.objects import job_from_mapping
 from fetcher.jobs.templating import DataTemplate, Template, UrlTemplate, one_line, text_of, valued
 from fetcher.model import Rejection
 from fetcher.settings import Secret, Settings, read_secret
-from fetcher.sources.request_settings import ParamValue, ReceiveConfig
+from fetcher.sources.request_settings import BODY_SCHEMA, Credentials, ParamValue, ReceiveConfig
 from fetcher.sources.rows import Columns, priority_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class PartTemplate(Settings):
     """By default what goes with the suffix of the file."""
 
 
-class AuthTemplate(Settings):
+class AuthTemplate(Credentials):
     """Who asks: ``username`` and ``password``, or ``token``; all of them may have places."""
 
     username: Text | None = None
@@ -100,12 +100,6 @@ class AuthTemplate(Settings):
     """Text, or ``{env: NAME}`` or ``{file: path}``."""
     token: SecretText | None = None
     """A bearer token: text, or ``{env: NAME}`` or ``{file: path}``."""
-
-    def texts(self) -> dict[str, str]:
-        """Return the templates, with their secrets."""
-        secrets = {"password": self.password, "token": self.token}
-        given = {name: secret.get_secret_value() for name, secret in secrets.items() if secret is not None}
-        return given if self.username is None else {"username": self.username, **given}
 
 
 class JobTemplate(Settings):
@@ -125,7 +119,7 @@ class JobTemplate(Settings):
     """The request body, as the pairs of a form (``application/x-www-form-urlencoded``)."""
     multipart: Annotated[list[PartTemplate], Field(min_length=1)] | None = None
     """The request body, as parts (``multipart/form-data``), among them files."""
-    body: Text | dict[str, str] | None = None
+    body: Annotated[Text | dict[str, str], BODY_SCHEMA] | None = None
     """The request body: one column such as ``"{text}"``, text without places, ``{hex: 00ff}`` or ``{base64: AP8=}``. To
     a socket it may be a line such as ``"GET {key}\\r\\n"``, in which no value may have a line end."""
     auth: AuthTemplate | None = None
@@ -154,7 +148,7 @@ class RowMaker:
         """Read it. Raises ValueError for what is wrong with it."""
         texts = template.model_dump(exclude_unset=True, exclude_none=True, include=_TEXTS)
         if template.auth is not None:
-            texts["auth"] = template.auth.texts()
+            texts["auth"] = template.auth.revealed()
         data = template.model_dump(exclude_unset=True, include=_DATA, by_alias=True)
         self._url = None if template.url is None else UrlTemplate(template.url)
         self._texts = DataTemplate(texts, as_text=True)
@@ -167,13 +161,17 @@ class RowMaker:
 
     def filled(self, row: Row) -> dict[str, Any]:
         """Return what it says of the job of a row, as a job object. Raises RowError."""
+        found = self._but_url(row)
+        if self._url is not None:
+            found["url"] = self._url.filled(row)
+        return found
+
+    def _but_url(self, row: Row) -> dict[str, Any]:
         found: dict[str, Any] = self._data.filled(row) | self._texts.filled(row)
         if isinstance(found.get("priority"), str):
             found["priority"] = priority_of(found["priority"])
         if isinstance(verify := found.get("verify"), str):
             found["verify"] = _SWITCH.get(verify.lower(), verify)
-        if self._url is not None:
-            found["url"] = self._url.filled(row)
         if self._body is not None:
             found["body"] = self._body(row)
         if self._receive is not None:
@@ -190,7 +188,7 @@ class RowMaker:
 
     def check(self) -> None:
         """Raise ValueError for what no row can make right."""
-        found = self.filled(_Sample())
+        found = self._but_url(_Sample())
         found["url"] = _ANY_URL if self._url is None else self._url.sample()
         if "method" in found:
             check_method(found["method"])

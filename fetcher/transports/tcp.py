@@ -240,6 +240,9 @@ class _Answer:
         ended = f"the connection ended after {self._received} bytes"
         if not self._ending.closes:
             raise FetchError(ErrorKind.BODY_INCOMPLETE, f"{ended} of the answer, before {self._ending.missing()}")
+        if self._conversation.refused:
+            message = f"{ended} of the answer, and the server had not taken all that was to be sent"
+            raise FetchError(ErrorKind.BODY_INCOMPLETE, message)
         if self._conversation.cut_off:
             message = f"{ended}, and TLS was not closed: anybody can have cut it off (RFC 8446, section 6.1)"
             raise FetchError(ErrorKind.BODY_INCOMPLETE, message)

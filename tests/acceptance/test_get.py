@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -73,6 +74,18 @@ def test_hex_and_data(echoed):
     assert echoed("-d", "${HOME} {row.x}")["body"] == "${HOME} {row.x}"
 
 
+def test_data_of_a_file_and_of_standard_input(echoed, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo ${HOME}")
+    assert echoed("-d", f"@{tmp_path / 'a.txt'}")["body"] == "one\r\ntwo ${HOME}"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"from there")))
+    assert echoed("--data", "-")["body"] == "from there"
+    assert echoed("--data-raw", "@a.txt")["body"] == "@a.txt"
+
+
+def test_a_header_that_is_given_twice_is_sent_twice(echoed):
+    assert echoed("-H", "x-a: 1", "-H", "X-A: 2", "-H", "x-b: 3")["headers"]["x-a"] == "1, 2"
+
+
 def test_a_user_is_known_to_the_server_alone(get, echoed, origin, monkeypatch):
     monkeypatch.setenv("FETCHER_PASSWORD", "secret")
     assert echoed("-u", "me")["headers"]["authorization"] == "Basic bWU6c2VjcmV0"
@@ -121,6 +134,8 @@ def places():
     ("place", "arguments", "answer"),
     [
         ("echo", ["--data", "hello"], b"hello"),
+        ("echo", ["--data", f"@{__file__}"], Path(__file__).read_bytes()),
+        ("messages /echo", ["-d", f"@{__file__}"], Path(__file__).read_bytes()),
         ("echo", ["--hex", "00ff0a00", "--until", "\\n"], b"\x00\xff\n"),
         ("echo", ["-d", "hello", "--length", "2"], b"he"),
         ("slow", ["-d", "hello", "--length", "5"], b"hello"),
@@ -179,9 +194,11 @@ def test_the_commands_of_the_page_work_as_they_stand_there(get, origin, places, 
     [
         (["{url}", "--data", "a", "--hex", "00"], "--data and --hex: a request has one body"),
         (["{url}", "--hex", "0x"], "{url}: body.hex is not hex"),
-        (["{url}", "--length", "4"], "{url}: has receive, which means nothing for http: URLs; they have method"),
+        (["{url}", "--length", "4"], "--length: means nothing for http: URLs; it is for tcp: and tls:"),
+        (["{url}", "-H", "nocolon"], "--header 'nocolon': should be \"name: value\""),
+        (["{url}", "-d", "@/no/such"], "--data '@/no/such': can not be read"),
         (["udp://127.0.0.1:9", "-H", "a: b"], "udp://127.0.0.1:9: has headers, which means nothing for udp: URLs"),
-        (["tcp://127.0.0.1:9", "--messages", "1"], "tcp://127.0.0.1:9: receive of tcp: URLs has delimiter"),
+        (["tcp://127.0.0.1:9", "--messages", "1"], "--messages: means nothing for tcp: URLs; it is for ws: and wss:"),
         (["tcp://127.0.0.1", "-d", "x"], "tcp://127.0.0.1: has no usable port"),
         (["{url}", "{url}", "--raw"], "--raw writes the body of one URL"),
         (["{url}", "--raw", "--no-body"], "--raw and --no-body: there would be nothing to write"),
@@ -194,3 +211,23 @@ def test_what_can_not_be_meant_is_a_usage_error(get, arguments, why):
     assert (code, out) == (2, b"")
     assert err.startswith(f"fetcher get: {why.format(url=url)}")
     assert err.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tcp://bob:hunter2SECRET@127.0.0.1:1"],
+        ["ftp://bob:hunter2SECRET@127.0.0.1/x", "--method", "FOO"],
+        ["http://bob:hunter2SECRET@127.0.0.1:99999/"],
+        ["http://bob:hunter2SECRET@a..b/"],
+        ["nothing://bob:hunter2SECRET@host/"],
+        ["ftp://bob:hunter2SECRET@127.0.0.1:1/x", "--raw", "-s", "retry.attempts=1"],
+    ],
+)
+def test_no_password_of_a_url_is_written_to_the_terminal(get, arguments):
+    code, out, err = get(*arguments)
+    assert code in {2, 3}
+    assert out == b""
+    assert err.startswith("fetcher get: ")
+    assert "hunter2" not in err
+    assert "bob" not in err

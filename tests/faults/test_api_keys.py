@@ -150,13 +150,49 @@ async def test_f47_a_redirect_that_repeats_the_query_gets_the_right_key_where_it
 @pytest.mark.parametrize("entry", [IN_QUERY, IN_HEADER])
 async def test_f47_a_redirect_to_another_host_takes_no_key_along(opened, entry):
     asked: list[bytes] = []
+    repeated = f"?appid={quote(KEY)}" if entry is IN_QUERY else ""
     async with (
         raw_server(noting(asked)) as other,
-        raw_server(noting([], lambda _: moved(other.url(f"/?appid={quote(KEY)}", host="b.test")))) as server,
+        raw_server(noting([], lambda _: moved(other.url(f"/{repeated}", host="b.test")))) as server,
         opened(entry) as transport,
     ):
         response = await transport.fetch(job(server.url(host="a.test")))
     assert not shows([asked, response])
+
+
+@pytest.mark.parametrize("entry", [IN_QUERY, IN_HEADER])
+@pytest.mark.parametrize("to", [f"/{quote(KEY, safe='')}/x", f"/?to={quote(quote(KEY))}", f"ftp://b.test/?k={KEY}"])
+async def test_f107_a_redirect_that_has_the_key_where_records_would_show_it_is_not_followed(opened, entry, to):
+    asked: list[bytes] = []
+    async with raw_server(noting(asked, lambda _: moved(to))) as server, opened(entry) as transport:
+        with pytest.raises(FetchError) as caught:
+            await transport.fetch(job(server.url(host="a.test")))
+    assert (caught.value.kind, len(asked)) == (ErrorKind.BAD_REDIRECT, 1)
+    assert "the API key" in caught.value.message
+    assert not shows([caught.value.message, caught.value.args, caught.value.redirects, caught.value.response])
+
+
+@pytest.mark.parametrize("entry", [IN_QUERY, IN_HEADER])
+async def test_f47_a_short_key_that_is_a_word_changes_no_redirect(opened, entry):
+    asked: list[bytes] = []
+
+    def answer(request: bytes) -> bytes:
+        return ok() if b"/demo/" in request else moved("/demo/items?cat=demo&appid=demo#demo")
+
+    async with raw_server(noting(asked, answer)) as server, opened(entry | {"key": "demo"}) as transport:
+        response = await transport.fetch(job(server.url("/items", host="a.test")))
+    assert lines(asked)[1] == "GET /demo/items?cat=demo&appid=demo HTTP/1.1"
+    parameter = "***" if entry is IN_QUERY else "demo"
+    assert response.final_url == server.url(f"/demo/items?cat=demo&appid={parameter}", host="a.test")
+    assert "appid=demo" not in response.redirects[0].location
+
+
+async def test_f107_the_names_of_headers_have_no_key_either(opened):
+    answer = b"HTTP/1.1 200 OK\r\nX-0123456789abcdef: 1\r\nx-0123456789ABCDEF: 2\r\nContent-Length: 0\r\n\r\n"
+    entry = IN_QUERY | {"key": "0123456789abcdef"}
+    async with raw_server(noting([], lambda _: answer)) as server, opened(entry) as transport:
+        response = await transport.fetch(job(server.url(host="a.test")))
+    assert [name.lower() for name, _ in response.headers] == ["x-***", "x-***", "content-length"]
 
 
 async def test_f47_nor_does_one_to_another_port(opened):
@@ -251,6 +287,8 @@ async def test_f107_what_is_not_the_key_stays_as_it_is(opened):
         ("12345678", "x12345678y", "x***y"),
         ("Grüße-an-alle", "Gr%C3%BC%C3%9Fe-an-alle", "***"),
         ("a.c*e(g)i", "abcde(g)i a.c*e(g)i", "abcde(g)i ***"),
+        ("one+two+six", "one two six, one%20two%2bsix, one%2Btwo+six", "***, ***, ***"),
+        ("0123456789abcdef", "0123456789ABCDEF", "***"),
     ],
 )
 def test_f107_a_short_key_is_masked_where_it_stands_alone_and_a_long_one_anywhere(key: str, text: str, masked: str):

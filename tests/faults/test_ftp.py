@@ -658,7 +658,7 @@ async def test_f58_a_drip_is_too_slow():
             await data.send(b"x")
             await asyncio.sleep(0.02)
 
-    async with ftp_script(RETR=dripping) as server:
+    async with ftp_script(b"x" * 100_000, RETR=dripping) as server:
         error = await failed(server.url(), request={"min_rate": 1000, "min_rate_span": 0.5})
         await gone(server)
     assert error.kind is ErrorKind.TOO_SLOW

@@ -443,6 +443,13 @@ async def test_a_file_that_holds_no_refresh_token_is_left_alone(tmp_path: Path, 
     assert kept.read_bytes() == content
 
 
+async def test_a_pipe_keeps_no_refresh_token_and_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "token")
+    async with oauth_server() as server, asyncio.timeout(10):
+        with pytest.raises(ConfigError, match=r"can not keep a refresh token there: it is no regular file"):
+            await opening(server, keep=str(tmp_path / "token"))
+
+
 async def test_a_place_where_nothing_can_be_kept_is_told_at_once(tmp_path: Path):
     (tmp_path / "file").write_text("")
     async with oauth_server() as server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from urllib.parse import quote
@@ -10,9 +11,10 @@ import pytest
 from raw_server import answering, ok, raw_server
 from transport_factories import HTTP_EXCHANGES, failure, http_transport, job
 
-from fetcher.errors import ErrorKind
+from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import FormPart
 from fetcher.sources.file import FileSourceConfig
+from fetcher.transports.http.uploads import Upload
 
 HOSTILE = [
     "a\r\nx-evil: 1",
@@ -105,6 +107,65 @@ async def test_f103_links_within_the_upload_dir_are_as_good_as_files(tmp_path):
     async with raw_server(script) as server, http_transport("connection", request=settings) as transport:
         assert (await transport.fetch(job(server.url(), parts=[FormPart("f", path="a")]))).status == 200
     assert b"content" in seen[0]
+
+
+@pytest.mark.parametrize("steps", ["inner/file", "inner/deep/file", "file"])
+async def test_f103_what_becomes_a_link_after_it_was_resolved_leads_nowhere(tmp_path, monkeypatch, steps):
+    swap_after_resolving(monkeypatch, str(tmp_path / "within" / steps), two_files(tmp_path, steps))
+    with pytest.raises(FetchError, match=f"the file '{steps}' can not be read: ") as caught:
+        await Upload([FormPart("f", path=steps)], str(tmp_path / "within")).measure()
+    assert (caught.value.kind, caught.value.sent) == (ErrorKind.INVALID_ROW, False)
+
+
+@pytest.mark.parametrize("steps", ["inner/file", "inner/deep/file", "file"])
+async def test_f103_what_becomes_a_link_after_it_was_measured_leads_nowhere(tmp_path, steps):
+    swap = two_files(tmp_path, steps)
+    upload = Upload([FormPart("f", path=steps)], str(tmp_path / "within"))
+    await upload.measure()
+    swap()
+    blocks = upload.blocks(lambda: None)
+    assert b"Content-Disposition" in await anext(blocks)
+    with pytest.raises(FetchError, match=f"the file '{steps}' can not be read any more: ") as caught:
+        await anext(blocks)
+    assert (caught.value.kind, caught.value.sent) == (ErrorKind.INVALID_ROW, True)
+
+
+async def test_f103_a_link_that_is_gone_while_it_is_followed_fails_the_job_alone(tmp_path, monkeypatch):
+    def fail():
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    swap_after_resolving(monkeypatch, str(tmp_path / "a"), fail)
+    with pytest.raises(FetchError, match="the file 'a' can not be read: Invalid argument") as caught:
+        await Upload([FormPart("f", path="a")], str(tmp_path)).measure()
+    assert caught.value.kind == ErrorKind.INVALID_ROW
+
+
+def two_files(tmp_path, steps):
+    """Make one file within a folder and one outside; return what puts a link to the other in the way to the first."""
+    for folder in ("within", "outside"):
+        path = tmp_path / folder / steps
+        path.parent.mkdir(parents=True)
+        path.write_text(folder)
+    first = steps.partition("/")[0]
+
+    def swap():
+        (tmp_path / "within" / first).rename(tmp_path / "away")
+        (tmp_path / "within" / first).symlink_to(tmp_path / "outside" / first)
+
+    return swap
+
+
+def swap_after_resolving(monkeypatch, wanted, swap):
+    """Have something happen just after the links in a path were followed."""
+    resolve = os.path.realpath
+
+    def resolved(path, **options):
+        real = resolve(path, **options)
+        if str(path) == wanted:
+            swap()
+        return real
+
+    monkeypatch.setattr("os.path.realpath", resolved)
 
 
 # Syntax of where a value goes

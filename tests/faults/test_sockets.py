@@ -472,6 +472,71 @@ async def test_f20_an_answer_that_ends_too_early_is_incomplete_and_says_what_is_
     assert retried(error)
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+async def test_f63_an_answer_before_the_payload_was_taken_is_none_that_can_be_trusted(secure):
+    async def script(peer):
+        await peer.receive(5)
+        await peer.send(b"half")
+        if secure:
+            peer.close()
+            return
+        peer._writer.write_eof()
+        await asyncio.sleep(PAUSE)
+        peer.reset()
+
+    tls = serving(trustme.CA().issue_cert("127.0.0.1")) if secure else None
+    async with raw_server(script, tls=tls) as server, opened(http={"tls": {"verify": False}}) as transport:
+        wanted = ask("tls" if secure else "tcp", "127.0.0.1", server.port, body=b"x" * 20_000_000)
+        error = await failure(transport, wanted)
+    assert (error.kind, error.sent) == (ErrorKind.BODY_INCOMPLETE, True)
+    assert not retried(error)
+
+
+async def test_f63_a_server_that_has_said_all_before_it_has_read_all_is_waited_for():
+    taken = []
+
+    async def script(peer):
+        await peer.receive(5)
+        await peer.send(b"whole")
+        peer._writer.write_eof()
+        await asyncio.sleep(PAUSE)
+        taken.append(len(await peer.rest()))
+
+    async with raw_server(script) as server, opened() as transport:
+        response = await transport.fetch(ask("tcp", "127.0.0.1", server.port, body=b"x" * 20_000_000))
+        assert response.body == b"whole"
+        # What the socket has taken, the server has.
+        async with asyncio.timeout(10):
+            while not taken:  # noqa: ASYNC110  the script has no event for it
+                await asyncio.sleep(0.001)
+    assert taken == [20_000_000 - 5]
+
+
+async def test_f57_a_server_that_has_said_all_and_takes_no_more_is_a_read_timeout():
+    async def script(peer):
+        await peer.receive(5)
+        await peer.send(b"whole")
+        peer._writer.transport.pause_reading()
+        peer._writer.write_eof()
+        await asyncio.Event().wait()
+
+    async with raw_server(script) as server, opened(request={"timeout": {"read": 0.2}}) as transport:
+        error = await failure(transport, ask("tcp", "127.0.0.1", server.port, body=b"x" * 20_000_000))
+    assert error.kind is ErrorKind.READ_TIMEOUT
+
+
+@pytest.mark.parametrize("receive", [Receive(length=5), Receive(delimiter=b"e")], ids=["length", "delimiter"])
+async def test_f63_an_answer_that_says_itself_where_it_ends_is_whole_whatever_was_taken(receive):
+    async def script(peer):
+        await peer.receive(5)
+        await peer.send(b"whole")
+        await asyncio.Event().wait()
+
+    async with raw_server(script) as server, opened() as transport:
+        wanted = ask("tcp", "127.0.0.1", server.port, body=b"x" * 20_000_000, receive=receive)
+        assert (await transport.fetch(wanted)).body == b"whole"
+
+
 # F55 to F59: sizes and times
 
 

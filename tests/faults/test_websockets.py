@@ -316,6 +316,34 @@ async def test_f29_a_refused_upgrade_is_told_as_http_tells_it(status, kind):
     assert retried(error, "SEND") is (status == 503)
 
 
+def masked(data: bytes) -> bytes:
+    """Mask a short frame, with zeros, which change nothing (RFC 6455, section 5.3)."""
+    return bytes((data[0], data[1] | 0x80)) + bytes(4) + data[2:]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [masked(frame("x"))],
+        [masked(frame("x", PING)), frame("x")],
+        [frame("x" * 70_000), masked(frame("y"))],
+        [frame("x" * 200) + masked(frame("y"))],
+    ],
+    ids=["text", "ping", "behind a long one", "in one read"],
+)
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "byte by byte"])
+async def test_f31_a_frame_that_a_server_has_masked_is_a_bad_answer(frames, cut):
+    async def talk(peer: Peer) -> None:
+        for one in frames:
+            for piece in [one[at : at + 1] for at in range(len(one))] if cut and len(one) < 100 else [one]:
+                await peer.send(piece)
+        await peer.gone()
+
+    error = await failed(talking(talk), receive=Receive(messages=2))
+    assert error.kind is ErrorKind.BAD_ANSWER
+    assert "masked" in error.message
+
+
 @pytest.mark.parametrize(
     "frames",
     [

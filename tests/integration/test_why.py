@@ -59,6 +59,15 @@ async def test_a_rate(origin, tmp_path):
     assert found.details == ["a.test (100%)"]
 
 
+@pytest.mark.parametrize("limit", [{"rate": "5/s"}, {"budget": ["5/s"]}, {"rate": "50/s"}, {"budget": ["50/s"]}])
+async def test_a_pace_while_answers_are_slow_is_not_the_fault_of_the_queue(origin, tmp_path, limit):
+    limits = {"per_host": {"concurrency": 100} | limit}
+    one = batch(tmp_path, [url(origin, "/delay/30/bytes/10?n={1..2000}")], limits=limits)
+    reasons = await why(one, until=lambda: len(one.engine.running) > 3)
+    assert first(reasons).name == (Bound.RATE if "rate" in limit else Bound.BUDGET)
+    assert not {Bound.QUEUE, Bound.CPU} & {found.name for found in reasons.get().bounds if found.share > 0.1}
+
+
 async def test_a_tiny_concurrency(origin, tmp_path):
     sources = [url(origin, "/delay/0.05/bytes/10?n={1..2000}", host) for host in ("a.test", "b.test")]
     found = first(await why(batch(tmp_path, sources, limits={"concurrency": 2})))

@@ -34,5 +34,21 @@ def test_what_is_wrong_says_what_to_write(wrong: object):
         BUDGET.validate_python(wrong)
 
 
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        (["10/s", "0/s"], "has '0/s'; budgets"),
+        (["5/w"], "has '5/w'; budgets"),
+        ("5/w", "has '5/w'; budgets"),
+        ([5, None, "1/s", {}], "has 5 and nothing and a dict; budgets"),
+        (["x" * 1000], f"has '{'x' * 60}'; budgets"),
+    ],
+)
+def test_the_entry_that_is_wrong_is_named(written: object, named: str):
+    with pytest.raises(ValidationError) as caught:
+        BUDGET.validate_python(written)
+    assert caught.value.errors()[0]["msg"].startswith(named)
+
+
 def test_an_allowance_is_shown_as_it_is_written():
     assert [str(Allowance(3, period)) for period in (1, 60, 3600, 86_400, 5)] == ["3/s", "3/m", "3/h", "3/d", "3/5 s"]

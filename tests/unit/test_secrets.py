@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from fetcher.settings import Secret, Settings
+from fetcher.settings import Secret, Settings, secrets_checked
 
 SECRET: TypeAdapter = TypeAdapter(Secret)
 
@@ -54,3 +56,41 @@ def test_an_empty_file(tmp_path):
     path.write_text("\n")
     with pytest.raises(ValidationError, match="is empty where it is kept"):
         SECRET.validate_python({"file": str(path)})
+
+
+def test_a_file_that_is_too_large_for_a_secret(tmp_path):
+    path = tmp_path / "token"
+    path.write_bytes(b"a" * 65_536)
+    assert len(SECRET.validate_python({"file": str(path)}).get_secret_value()) == 65_536
+    path.write_bytes(b"a" * 65_537)
+    with pytest.raises(ValidationError, match="can not be read: it is larger than 64 KiB"):
+        SECRET.validate_python({"file": str(path)})
+
+
+def test_a_device_without_an_end():
+    with pytest.raises(ValidationError, match="can not be read: it is larger than 64 KiB"):
+        SECRET.validate_python({"file": "/dev/zero"})
+
+
+def test_a_pipe_is_read_where_no_place_is_checked():
+    reading, writing = os.pipe()
+    os.write(writing, b"from a pipe\n")
+    os.close(writing)
+    try:
+        found = SECRET.validate_python({"file": f"/dev/fd/{reading}"})
+    finally:
+        os.close(reading)
+    assert found.get_secret_value() == "from a pipe"
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "/dev/null"])
+def test_where_places_are_checked_a_secret_is_in_a_regular_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "link").symlink_to("token")
+    with secrets_checked(lambda kind, name: None):
+        assert SECRET.validate_python({"file": "link"}).get_secret_value() == "secret"
+        with pytest.raises(ValidationError, match=f"its file '{name}' can not be read: it is no regular file"):
+            SECRET.validate_python({"file": name})

@@ -53,7 +53,7 @@ class Asker(Protocol):
 
 
 class Owner(Protocol):
-    """Who starts the jobs of a scheduler. Called only if its hosts are shared, in the middle of what another does."""
+    """Who starts the jobs of a scheduler. Called in the middle of what this one does, or another that shares hosts."""
 
     def may_start(self) -> bool:
         """Tell whether a job could be started now if a host were free."""
@@ -63,6 +63,9 @@ class Owner(Protocol):
 
     def take_back(self, leases: Sequence[Lease]) -> None:
         """Give leases back to the queue: their host is to be left alone for a while."""
+
+    def lease_again(self) -> None:
+        """Have ``demand`` asked soon: a host has got room for jobs although none of those in flight has ended."""
 
 
 class Host(msgspec.Struct, eq=False):
@@ -235,7 +238,7 @@ class Hosts:
         """Have everybody look again who waits for a budget."""
         for host in list(self._hosts.values()):
             for line in host.lines:
-                if line.waiting and quota in line.quotas:
+                if quota in line.quotas:
                     line.asker.reconsider(line, now)
 
     def least(self, per_host: HostLimits) -> HostLimits:

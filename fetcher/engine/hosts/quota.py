@@ -61,9 +61,10 @@ class Spacing(msgspec.Struct, eq=False):
             self.starts.popleft()
 
     def give_back(self) -> None:
-        """Take it back that the last start was one."""
-        self.next_at -= SECOND / self.count
-        self.starts.pop()
+        """Take it back that the last start was one; of those that no longer count there is nothing to take back."""
+        if self.starts:
+            self.next_at -= SECOND / self.count
+            self.starts.pop()
 
     def room(self, now: float, within: float) -> int:
         """Return how many may start within so many seconds."""
@@ -119,7 +120,9 @@ class Window(msgspec.Struct, eq=False):
         self.used += starts
 
     def give_back(self) -> None:
-        """Take it back that the last start was one."""
+        """Take it back that the last start was one; of those that no longer count there is nothing to take back."""
+        if not self.parts:
+            return
         part, starts = self.parts.pop()
         self.used -= 1
         if starts > 1:

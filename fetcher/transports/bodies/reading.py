@@ -187,4 +187,6 @@ class BodyReader:
 
 def _broken_off(error: BaseException) -> bool:
     """Tell whether it was cut off, by the server or by a timeout of ours, and what has arrived is sound."""
-    return isinstance(error, asyncio.CancelledError) or (isinstance(error, FetchError) and error.kind in _BROKEN_OFF)
+    if isinstance(error, FetchError):
+        return error.sound and error.kind in _BROKEN_OFF
+    return isinstance(error, asyncio.CancelledError)

@@ -27,7 +27,8 @@ class Transfer:
     """The data of one command, as they come (``bodies.reading.Arriving``).
 
     ``start``: bytes of the file that were there already; ``size``: how many it has, None if that is not known.
-    ``confirmed``: the server has said already that all of it was sent. ``check`` has the last word before the end.
+    ``confirmed``: the server has said already that all of it was sent. ``check`` has the last word before the end; what
+    it does not approve of, and what is longer than the file, is nothing to be gone on with.
     """
 
     status: int | None = None
@@ -59,6 +60,10 @@ class Transfer:
         if piece:
             self._position += len(piece)
             self.received += len(piece)
+            if self.size is not None and self._position > self.size:
+                # Another file by now, or one that does not begin where it was asked to (REST).
+                message = f"more has arrived than the {self.size} bytes that the file has"
+                raise FetchError(ErrorKind.BODY_INCOMPLETE, message, sound=False)
             return piece
         await self._end()
         return b""
@@ -75,15 +80,22 @@ class Transfer:
             await self._confirmation()
         self._stream.abort()
         self.ended = self._control.settled = True
+        if self.check is not None:
+            await self._checked(self.check)
         if self.size is not None and self._position != self.size:
             message = f"the transfer ended at byte {self._position} of {self.size}"
             raise FetchError(ErrorKind.BODY_INCOMPLETE, message)
         if cut_off:
             message = "the data connection ended without an end of TLS, and the size of the file is not known"
             raise FetchError(ErrorKind.BODY_INCOMPLETE, message)
-        if self.check is not None:
-            await self.check()
-            self._control.settled = True
+
+    async def _checked(self, check: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await check()
+        except FetchError as error:
+            error.sound = False
+            raise
+        self._control.settled = True
 
     async def _confirmation(self) -> None:
         try:

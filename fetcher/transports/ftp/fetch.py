@@ -151,7 +151,8 @@ class FtpFetch:
         """Raise FetchError if the file is another one by now than the beginning that was there is of."""
         size = await self._size(control)
         if size is None or await self._validator(control, size) != partial.validator:
-            raise FetchError(ErrorKind.BODY_INCOMPLETE, "the file was changed while the rest of it was fetched")
+            message = "the file was changed while the rest of it was fetched"
+            raise FetchError(ErrorKind.BODY_INCOMPLETE, message, sound=False)
 
     async def _transfer(
         self, control: Control, path: bytes, size: int | None, partial: Partial | None

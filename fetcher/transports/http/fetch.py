@@ -11,9 +11,10 @@ import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.model import Job, Redirect, Response, Timings
-from fetcher.references import printable, shown
+from fetcher.references import BadReferenceError, printable, shown
 from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.http.caching.recall import NOT_MODIFIED, UNCOMMON, Known, Recall, check_asked
+from fetcher.transports.http.credentials.api_key import MaskedAnswer
 from fetcher.transports.http.exchange import USUAL_LANE, Answer, Exchange, Hop
 from fetcher.transports.http.rate_limits import rate_limit
 from fetcher.transports.http.redirects import (
@@ -94,7 +95,7 @@ class Fetch:
         if len(self.redirects) >= policy.most:
             message = f"more than {policy.most} redirects, the last to {named[:200]}"
             raise FetchError(ErrorKind.TOO_MANY_REDIRECTS, message)
-        following = follow(hop, answer.status, location, policy)
+        following = _following(hop, answer, policy)
         self.response = None
         self.redirects.append(Redirect(hop.url, answer.status, named))
         return following
@@ -146,6 +147,21 @@ class Fetch:
                 while read <= _MOST_DRAINED and (chunk := await answer.read()):
                     self._watch.progress(len(chunk))
                     read += len(chunk)
+
+
+def _following(hop: Hop, answer: Answer, policy: RedirectPolicy) -> Hop:
+    """Return the hop that a redirect asks for. Raises FetchError."""
+    if not isinstance(answer, MaskedAnswer):
+        return follow(hop, answer.status, location_of(answer.headers, answer.status), policy)
+    # What stands for a key in a head that is shown is nowhere to go to.
+    try:
+        reference = answer.key.followed(location_of(answer.told, answer.status))
+        return follow(hop, answer.status, reference, policy)
+    except BadReferenceError as error:
+        raise FetchError(ErrorKind.BAD_REDIRECT, str(error), status=answer.status) from None
+    except FetchError as error:
+        answer.key.clean(error)
+        raise
 
 
 def head_of(hop: Hop, answer: Answer, timings: Timings, redirects: list[Redirect]) -> Response:

@@ -28,8 +28,13 @@ _PLAIN = ("RateLimit", "X-RateLimit", "X-Rate-Limit")
 # From here on a number of seconds is a time since 1970, and from there on it is in milliseconds.
 _EPOCH, _EPOCH_MILLISECONDS = 1e9, 1e12
 _MOST_ITEMS = 32
-_LONGEST_FIELD = 4096
-_ITEM = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[A-Za-z*][^\s,;="]*)\s*((?:;[^,;"]*(?:"(?:[^"\\]|\\.)*")?)*)\s*(?:,|$)')
+# What is said takes less than a hundred bytes; what is longer is not meant to be read.
+_LONGEST_FIELD = 1024
+# Nothing in it is gone back over (``*+``), or a hostile answer would take time in the square of its length.
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+_ITEM = re.compile(
+    rf'\s*+({_QUOTED}|[A-Za-z*][^\s,;="]*+)\s*+((?:;[^,;"]*+(?:{_QUOTED}\s*+)?+)*+)(?:,|$)',
+)
 _PARAMETER = re.compile(r";\s*([a-z*][a-z0-9_.*-]*)=([0-9]{1,15})(?![0-9.])")
 _PAIR = re.compile(r"(?:^|,)\s*(remaining|reset)\s*=\s*([0-9]{1,15})\s*(?=,|$)")
 _NUMBER = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{0,9})?)\s*(?:[,;].*)?")
@@ -87,8 +92,9 @@ def _seconds(reset: float, now: datetime, date: str | None) -> float:
 
 
 def _combined(headers: Sequence[Header], wanted: str) -> str:
-    """Return the lines of a field as one list (RFC 9110, section 5.3)."""
-    return ",".join(value for name, value in headers if name.lower() == wanted)[:_LONGEST_FIELD]
+    """Return the lines of a field as one list (RFC 9110, section 5.3); nothing if that is too long."""
+    text = ",".join(value for name, value in headers if name.lower() == wanted)
+    return text if len(text) <= _LONGEST_FIELD else ""
 
 
 def _items(text: str) -> Iterator[tuple[str, dict[str, int]]]:

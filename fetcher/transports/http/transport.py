@@ -30,7 +30,7 @@ from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.http.caching.cache import Cache, CacheSettings
 from fetcher.transports.http.caching.recall import Recall
 from fetcher.transports.http.caching.sharing import Sharing
-from fetcher.transports.http.credentials.api_key import masking
+from fetcher.transports.http.credentials.api_key import following
 from fetcher.transports.http.credentials.authentication import AuthenticatingExchange, AuthEntry
 from fetcher.transports.http.credentials.cookies import CookieExchange
 from fetcher.transports.http.exchange import Exchange, Hop, Lane
@@ -132,9 +132,12 @@ class HttpConfig(Settings):
         """Return the transport, not yet open: over connections of its own, or over those of a session."""
         return HttpTransport(self, request, body, session)
 
-    def masking(self) -> Callable[[str], str] | None:
-        """Return what takes the API keys of ``auth`` out of a text, None if there are none."""
-        return masking(self.auth)
+    def following(self) -> Callable[[str], str] | None:
+        """Return what has references of answers followed without the API keys of ``auth``, None if there are none.
+
+        It raises BadReferenceError for one that can not be.
+        """
+        return following(self.auth)
 
     def session(self) -> HttpSession:
         """Return connections that several transports can share, not yet open."""

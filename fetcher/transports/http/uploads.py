@@ -37,13 +37,16 @@ _ESCAPED = re.compile(r"[\x00-\x1f\"\x7f]")
 _FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_NOINHERIT")
 )
+# A folder on the way need not be one that can be listed (O_PATH, on Linux).
+_FOLDER = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_DIRECTORY", "O_PATH"))
 _Identity = tuple[int, int, int, int]
 
 
 class _File(msgspec.Struct, frozen=True):
-    """A file as it was when it was measured. ``shown`` is what messages call it."""
+    """A file as it was when it was measured: ``inside``, without links, a ``root``. ``shown`` is for messages."""
 
-    path: str
+    root: str
+    inside: str
     size: int
     identity: _Identity
     shown: str
@@ -89,14 +92,13 @@ class Upload:
             raise
 
     def _measure(self) -> None:
-        root = os.path.realpath(self._folder)
         pieces: list[bytes | _File] = []
         for part in self._parts:
             pieces.append(f"--{self._boundary}\r\n{_head(part)}\r\n\r\n".encode())
             if part.path is None:
                 pieces.append((part.value or "").encode())
             else:
-                pieces.append(_measured(root, self._folder, part.path))
+                pieces.append(_measured(self._folder, part.path))
             pieces.append(b"\r\n")
         pieces.append(f"--{self._boundary}--\r\n".encode())
         self._pieces = _joined(pieces)
@@ -165,31 +167,50 @@ def _joined(pieces: Sequence[bytes | _File]) -> list[bytes | _File]:
     return joined
 
 
-def _measured(root: str, folder: str, path: str) -> _File:
+def _measured(folder: str, path: str) -> _File:
     """Return a file within a folder, whatever links lead to it. Raises FetchError if it is not there or elsewhere."""
     shown = f"the file {path[:200]!r}"
-    real = os.path.realpath(os.path.join(root, path))  # noqa: PTH118  as realpath takes it
-    if not real.startswith(root.rstrip(os.sep) + os.sep):
-        raise _unusable(f"{shown} lies outside of request.upload_dir ({folder})", sent=False)
     try:
-        fd = os.open(real, _FLAGS)
+        root = os.path.realpath(folder)
+        real = os.path.realpath(os.path.join(root, path))  # noqa: PTH118  as realpath takes it
+        within = root.rstrip(os.sep) + os.sep
+        if not real.startswith(within):
+            raise _unusable(f"{shown} lies outside of request.upload_dir ({folder})", sent=False)
+        inside = real[len(within) :]
+        fd = _opened(root, inside)
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
         message = f"{shown} can not be read: {error.strerror}; it is looked for in request.upload_dir ({folder})"
         raise _unusable(message, sent=False) from error
-    try:
-        found = os.fstat(fd)
-    finally:
-        os.close(fd)
     if not stat.S_ISREG(found.st_mode):
         raise _unusable(f"{shown} in request.upload_dir ({folder}) is no regular file", sent=False)
-    return _File(real, found.st_size, _identity(found), shown)
+    return _File(root, inside, found.st_size, _identity(found), shown)
+
+
+def _opened(root: str, inside: str) -> int:
+    """Open a file by the folders that lead to it, where the system can: none is a link by now. Raises OSError."""
+    if os.open not in os.supports_dir_fd:
+        return os.open(os.path.join(root, inside), _FLAGS)  # noqa: PTH118
+    *folders, name = inside.split(os.sep)  # noqa: PTH206  of an empty path, Path has no parts at all
+    folder = os.open(root, _FOLDER)
+    try:
+        for step in folders:
+            inner = os.open(step, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(name, _FLAGS, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _read(file: _File, offset: int, count: int) -> bytes:
     """Return so many bytes of a file. Raises FetchError if it is not as it was measured."""
     data = b""
     try:
-        fd = os.open(file.path, _FLAGS)
+        fd = _opened(file.root, file.inside)
         try:
             if _identity(os.fstat(fd)) == file.identity:
                 os.lseek(fd, offset, os.SEEK_SET)

@@ -23,6 +23,7 @@ _MOST_WAITING = 256 * 1024
 class Conversation(asyncio.Protocol):
     """``sent`` tells whether anything was handed to the socket; ``cut_off`` whether TLS ended without being closed.
 
+    ``refused``: the connection was lost before all that was to be sent had been taken.
     ``taken`` is called whenever the other end has taken some more.
     """
 
@@ -42,6 +43,7 @@ class Conversation(asyncio.Protocol):
         self._arrival: asyncio.Future[None] | None = None
         self.sent = False
         self.cut_off = False
+        self.refused = False
 
     # Of asyncio
 
@@ -64,11 +66,15 @@ class Conversation(asyncio.Protocol):
         if self._transport.get_extra_info("ssl_object") is not None:
             return False
         self._ended = True
+        # From now on all has to be taken for nothing to be left over, not just most of it.
+        self._transport.set_write_buffer_limits(high=0)
         self._wake()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note how it has ended, which what has arrived before is not touched by."""
+        # Behind the end of what comes, nothing can go wrong but what is sent.
+        self.refused = self.sending or (self._ended and exc is not None)
         if not self._ended:
             self._error = exc
             self.cut_off = exc is None and is_cut_off(self._transport)
@@ -85,6 +91,8 @@ class Conversation(asyncio.Protocol):
         self._blocked = False
         self._taken()
         self._send()
+        if self._ended and not self.sending:
+            self._wake()
 
     # Of a transport
 
@@ -97,11 +105,15 @@ class Conversation(asyncio.Protocol):
         self._send()
 
     async def receive(self) -> bytes:
-        """Return what has arrived, once something has; nothing at the end. Raises OSError if it was no orderly one."""
+        """Return what has arrived, once something has; nothing at the end. Raises OSError if it was no orderly one.
+
+        A server may end what it says and go on to listen, or have closed: the end is known to be one or the other when
+        all has been taken, or the connection is lost (``refused``).
+        """
         while not self._pieces:
             if self._error is not None:
                 raise self._error
-            if self._ended:
+            if self._ended and (self._lost or not self.sending):
                 return b""
             await self._arrived()
         pieces, self._pieces, self._waiting = self._pieces, [], 0
@@ -112,8 +124,8 @@ class Conversation(asyncio.Protocol):
 
     @property
     def sending(self) -> bool:
-        """Whether some of it was not taken yet."""
-        return bool(self._left)
+        """Whether some of it was not taken yet: after the end of what comes, by the socket, before that by us."""
+        return bool(self._left) or (self._ended and self._blocked)
 
     def abort(self) -> None:
         """Close it at once, if it is open. What was not sent is not, and what comes is not read."""

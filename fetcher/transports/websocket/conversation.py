@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from aiohttp import EofStream, WebSocketError, WSMsgType
+from aiohttp import EofStream, WebSocketError, WSCloseCode, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.client_exceptions import ClientError, ServerDisconnectedError
 from aiohttp.http_websocket import WebSocketReader, WebSocketWriter
@@ -14,6 +14,7 @@ from aiohttp.http_websocket import WebSocketReader, WebSocketWriter
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.transports.http.exchange import uploading
 from fetcher.transports.http.faults import fetch_error
+from fetcher.transports.websocket.frames import FrameHeads
 
 if TYPE_CHECKING:
     from fetcher.transports.http.tracing import HopTrace
@@ -52,7 +53,7 @@ class Conversation:
         self._writer = WebSocketWriter(
             answer.protocol, answer.transport, use_mask=True, compress=agreed.window, notakeover=agreed.fresh_context
         )
-        self._meter = _Meter(reader, watch)
+        self._meter = _Meter(reader, self._messages, watch)
         answer.hand_over(self._meter, self._messages)
 
     @property
@@ -127,8 +128,10 @@ class Conversation:
 class _Meter:
     """Counts what arrives, message or not, as progress, and hands it on. ``received`` is in bytes."""
 
-    def __init__(self, reader: WebSocketReader, watch: Watch) -> None:
+    def __init__(self, reader: WebSocketReader, messages: WebSocketDataQueue, watch: Watch) -> None:
         self._reader = reader
+        self._messages = messages
+        self._heads = FrameHeads()
         self._watch = watch
         self.received = 0
 
@@ -136,6 +139,9 @@ class _Meter:
         """Take what has arrived; the first of what is returned tells whether it can not be gone on with."""
         self.received += len(data)
         self._watch.progress(len(data))
+        if self._heads.masked(data):
+            self._messages.set_exception(WebSocketError(WSCloseCode.PROTOCOL_ERROR, "it is masked"))
+            return True, b""
         return self._reader.feed_data(data)
 
     def feed_eof(self) -> None:

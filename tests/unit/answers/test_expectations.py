@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from fetcher.answers.expectations import LARGE, ExpectSettings
-from fetcher.errors import ConfigError
 from fetcher.model import Response
 
 
@@ -222,5 +221,5 @@ def test_a_condition_holds_whoever_forgot_to_check_it():
 
 
 def test_a_condition_that_is_none_is_told_before_any_fetch():
-    with pytest.raises(ConfigError, match=r"expect\.json: 'a ==' is no JMESPath"):
-        expecting(json="a ==")
+    with pytest.raises(ValidationError, match=r"json\n  'a ==' is no JMESPath: Incomplete expression"):
+        ExpectSettings(json="a ==")

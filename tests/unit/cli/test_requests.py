@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from fetcher.cli.requests import Asked, OptionError, unescaped
@@ -26,7 +28,10 @@ def test_a_url_alone_is_a_job_of_a_url_alone():
     [
         ({"data": "hello"}, b"hello", None),
         ({"data": ""}, b"", None),
-        ({"data": "-"}, b"-", None),
+        ({"data_raw": "-"}, b"-", None),
+        ({"data_raw": "@a"}, b"@a", None),
+        ({"data": "a@b"}, b"a@b", None),
+        ({"data": "--"}, b"--", None),
         ({"json": '{"a": [1, null]}'}, b'{"a":[1,null]}', "application/json"),
         ({"json": "null"}, b"null", "application/json"),
         ({"hex": "00 ff"}, b"\x00\xff", None),
@@ -43,6 +48,65 @@ def test_a_body_makes_it_a_post(options, body, content_type):
 def test_json_may_be_in_a_file(tmp_path):
     (tmp_path / "a.json").write_text('{"ä": 1}', "utf-8")
     assert made(json=f"@{tmp_path}/a.json").body == '{"ä":1}'.encode()
+
+
+ANY_BYTES = bytes(range(256)) + b"\r\n"
+
+
+@pytest.mark.parametrize("url", [HTTP, TCP, WS])
+def test_data_may_be_in_a_file_byte_by_byte(tmp_path, monkeypatch, url):
+    (tmp_path / "a.bin").write_bytes(ANY_BYTES)
+    monkeypatch.chdir(tmp_path)
+    assert made(url, data="@a.bin").body == ANY_BYTES
+    (tmp_path / "a.bin").write_bytes(b"")
+    assert made(url, data="@a.bin").body == b""
+
+
+@pytest.mark.parametrize("option", [{"data": "-"}, {"data": "@-"}, {"json": "@-"}])
+def test_standard_input_is_read_once_for_all_urls(monkeypatch, option):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'"\xc3\xa9"')))
+    asked = Asked(**option)
+    assert [job_from_mapping("1", asked.job(url)).body for url in (HTTP, TCP)] == [b'"\xc3\xa9"'] * 2
+
+
+def test_a_file_that_is_too_large_is_not_sent_in_part(tmp_path):
+    with (tmp_path / "a.bin").open("wb") as file:
+        file.truncate(64 * 2**20 + 1)
+    with pytest.raises(OptionError, match=r"--data '@.*a\.bin': is larger than 64 MiB"):
+        Asked(data=f"@{tmp_path}/a.bin").job(HTTP)
+
+
+def test_a_header_may_be_given_again():
+    job = made(header=["X-A: 1", "x-b: 2", "x-a:3", "X-A: 1"])
+    assert job.headers == [("X-A", "1"), ("X-A", "3"), ("X-A", "1"), ("x-b", "2")]
+
+
+@pytest.mark.parametrize(("header", "shown"), [("nocolon", "nocolon"), ("Token abc", "Token"), (": a", ":"), ("", "")])
+def test_a_header_without_a_name_and_a_colon_is_refused_and_not_quoted_in_full(header, shown):
+    with pytest.raises(OptionError) as caught:
+        Asked(header=[header]).job(HTTP)
+    assert str(caught.value) == f'--header {shown!r}: should be "name: value"'
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "why"),
+    [
+        (HTTP, {"length": 4}, "--length: means nothing for http: URLs; it is for tcp: and tls:"),
+        ("udp://a.test:7", {"until": "a"}, "--until: means nothing for udp: URLs; it is for tcp: and tls:"),
+        (WS, {"quiet": "1s"}, "--quiet: means nothing for ws: URLs; it is for tcp: and tls:"),
+        (TCP, {"messages": 1}, "--messages: means nothing for tcp: URLs; it is for ws: and wss:"),
+        (TCP, {"length": 0}, "--length: is not a whole number of at least 1"),
+        (WS, {"messages": -1}, "--messages: is not a whole number of at least 1"),
+        (TCP, {"quiet": "soon"}, "--quiet: should be a duration such as 10s"),
+        (TCP, {"quiet": "0s"}, "--quiet: is not more than 0 seconds"),
+        (TCP, {"until": ""}, "--until: is empty"),
+    ],
+)
+def test_when_an_answer_ends_is_told_in_the_words_of_the_options(url, options, why):
+    with pytest.raises(OptionError) as caught:
+        Asked(**options).job(url)
+    assert str(caught.value).startswith(why)
+    assert "receive" not in str(caught.value)
 
 
 def test_headers_params_and_a_user():
@@ -117,6 +181,10 @@ def test_an_escape_that_is_none_is_refused(text):
         ({"hex": "00", "form": ["a=b"]}, "--hex and --form: a request has one body"),
         ({"form": ["a=b"], "multipart": ["a=b"]}, "--form and --multipart: a request has one body"),
         ({"until": "a", "quiet": "1s"}, "--until and --quiet: an answer ends in one way"),
+        ({"data": "a", "data_raw": "a"}, "--data and --data-raw: a request has one body"),
+        ({"data": "@/no/such"}, "--data '@/no/such': can not be read: No such file or directory"),
+        ({"data": "@"}, "--data '@': can not be read: "),
+        ({"data": "@a\0b"}, "--data '@a\\x00b': can not be read: "),
         ({"length": 0, "messages": 1}, "--length and --messages: an answer ends in one way"),
         ({"param": ["a"]}, "--param 'a': should be name=value"),
         ({"form": ["=a"]}, "--form '=a': should be name=value"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ from fetcher.engine.hosts.breaker import BreakerSettings
 from fetcher.errors import ConfigError
 from fetcher.settings import Settings
 
-BAD = Path(__file__).parents[2] / "data" / "bad_configs"
+ROOT = Path(__file__).parents[3]
+BAD = ROOT / "tests" / "data" / "bad_configs"
 SHORT = "sources: [urls.txt]\nsinks: [out.jsonl]\n"
 FULL = """
 name: quickstart
@@ -587,6 +589,44 @@ def test_the_schema_agrees_with_the_model():
         assert list(validator.iter_errors(parse(text, "x", None).data)) == []
     for name in SCHEMA_REFUSES:
         assert list(validator.iter_errors(parse((BAD / f"{name}.yaml").read_text(), name, None).data)), name
+
+
+@pytest.mark.parametrize(
+    "page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda path: path.name
+)
+def test_the_schema_takes_every_config_that_the_documents_show(page):
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json_schema())
+    for text in re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        assert [error.message for error in validator.iter_errors(parse(text, page.name, None).data)] == []
+
+
+@pytest.mark.parametrize(
+    ("job", "good"),
+    [
+        ({"timeout": "5s"}, True),
+        ({"timeout": 5}, True),
+        ({"timeout": 0.5}, True),
+        ({"timeout": "${TIMEOUT}"}, True),
+        ({"timeout": []}, False),
+        ({"body": "text"}, True),
+        ({"body": {"hex": "00"}}, True),
+        ({"body": {"base64": "AA=="}}, True),
+        ({"body": {"hexx": "00"}}, False),
+        ({"body": {"hex": "00", "base64": "AA=="}}, False),
+        ({"receive": {"delimiter": {"hex": "0d0a"}}}, True),
+        ({"receive": {"delimiter": "x"}}, True),
+        ({"receive": {"delimiter": {"base64": "AA=="}}}, False),
+    ],
+)
+def test_the_schema_knows_what_a_job_may_say(job, good):
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json_schema())
+    for source in (
+        {"type": "inline", "jobs": [{"url": "tcp://a.test:7"} | job]},
+        {"type": "file", "path": "rows.csv", "job": job},
+    ):
+        assert validator.is_valid({"sources": [source], "sinks": ["-"]}) is good, source
 
 
 # The registry

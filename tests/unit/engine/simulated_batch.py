@@ -20,13 +20,13 @@ class Simulation:
     seconds it is tried again. ``skipped`` has the jobs of hosts that were given up, and why.
     """
 
-    def __init__(self, jobs, limits, serve, read_ahead=None, conclude=None):
+    def __init__(self, jobs, limits, serve, read_ahead=None, conclude=None, budgets=()):
         self.jobs, self.serve, self.limits = jobs, serve, limits
         self.conclude = conclude or (lambda *_: None)
         self.skipped = {}
         self.read_ahead = read_ahead or len(jobs)
         self.now = 0.0
-        self.scheduler = Scheduler(limits)
+        self.scheduler = Scheduler(limits, owner=self, budgets=budgets)
         self.queue = MemoryQueue(lease=1e9, clock=lambda: self.now)
         self.events, self.order = [], 0
         self.fed = self.ended = self.in_flight = 0
@@ -35,6 +35,7 @@ class Simulation:
         self.most_of = Counter()
         self.most = 0
         self.lease_at = None
+        self.returned = 0
 
     def run(self):
         self.feed()
@@ -69,6 +70,23 @@ class Simulation:
                 self.lease_by(self.now + max(wait, LEASE_PAUSE))
         if demand.again is not None:
             self.lease_by(self.now + max(demand.again, LEASE_PAUSE))
+
+    # As its scheduler sees it: `fetcher.engine.hosts.host.Owner`
+
+    def may_start(self):
+        return self.in_flight < self.limits.concurrency
+
+    def look_again(self, *, ready):
+        if ready:
+            self.at(self.now, lambda: None)
+
+    def take_back(self, leases):
+        self.returned += len(leases)
+        self.give_back(leases)
+        self.lease_again()
+
+    def lease_again(self):
+        self.lease_by(self.now + LEASE_PAUSE)
 
     def lease_by(self, when):
         if self.lease_at is None or when < self.lease_at:

@@ -1,7 +1,8 @@
 """Several engines that share hosts, on a heap of events instead of a loop.
 
-An engine looks for jobs when one of its own has ended, when it is told to, and when its timer fires, and not else: as
-the real one does. So what nobody tells it of, it misses.
+An engine looks for jobs when one of its own has ended, when it is told to, and when its timer fires, and leases more
+when one of its own has ended, when it is told to, and when it is time for it, and not else: as the real one does. So
+what nobody tells it of, it misses.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class SimulatedEngine:
         self.ended = Counter()
         self.returned = []
         self._number = 0
-        self._looking = False
+        self._looking = self._feeding = False
         self._timer_at = self._feed_at = None
         self.scheduler = Scheduler(limits, world.hosts, owner=self, **kwargs)
         world.engines.append(self)
@@ -100,6 +101,15 @@ class SimulatedEngine:
             self.left[lease.job.host] += 1
         self.world.at(self.world.now + 0.05, self.feed)
 
+    def lease_again(self):
+        if not self._feeding:
+            self._feeding = True
+            self.world.at(self.world.now + 0.01, self.feed_soon)
+
+    def feed_soon(self):
+        self._feeding = False
+        self.feed()
+
     def may_start(self):
         return not self.full and self.running < self.concurrency
 
@@ -132,7 +142,6 @@ class SimulatedEngine:
             if lease is None:
                 break
             self.start(lease)
-        self.feed()
 
     def start(self, lease):
         world, host, started = self.world, lease.job.host, self.world.now
@@ -150,3 +159,4 @@ class SimulatedEngine:
         self.world.in_flight[lease.job.host] -= 1
         self.scheduler.done(lease, started, self.world.now)
         self.look()
+        self.feed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import heappop
+from typing import Any
 
 import pytest
 from unit.engine.hosts.test_quota import most
@@ -23,31 +24,8 @@ from fetcher.model import RateLimit
 KEY = BudgetRule("key", ["a", "b", "*.api"], budget=(Allowance(100, 3600), Allowance(2, 1)))
 
 
-class Owner:
-    """Gives back to the queue of a simulation, and is told whatever a scheduler says."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        self.simulation = simulation
-        self.returned = 0
-
-    def may_start(self) -> bool:
-        return True
-
-    def look_again(self, *, ready: bool) -> None:
-        self.simulation.at(self.simulation.now, lambda: None) if ready else None
-
-    def take_back(self, leases) -> None:
-        self.returned += len(leases)
-        self.simulation.give_back(leases)
-        self.simulation.lease_by(self.simulation.now)
-
-
 def simulation(jobs, limits=None, budgets=(KEY,), serve=lambda _: 0.2) -> Simulation:
-    limits = limits or LimitSettings(adapt=False)
-    made = Simulation(jobs, limits, serve)
-    made.scheduler = Scheduler(limits, budgets=budgets)
-    made.scheduler.owner = Owner(made)
-    return made
+    return Simulation(jobs, limits or LimitSettings(adapt=False), serve, budgets=budgets)
 
 
 def test_hours_of_a_budget_over_all_hosts_of_a_key():
@@ -60,7 +38,7 @@ def test_hours_of_a_budget_over_all_hosts_of_a_key():
     assert most(starts, 1.0) == 2
     # All of it is used: the fourth hundred begins three hours after the first, and as many parts of an hour.
     assert 3 * 3600 < took < 3 * 3600 + 4 * 31
-    assert simulated.scheduler.owner.returned < 350 * 2
+    assert simulated.returned < 350 * 2
 
 
 def test_who_waits_for_a_budget_keeps_no_other_host_out_of_the_window():
@@ -77,6 +55,54 @@ def test_who_waits_for_a_budget_keeps_no_other_host_out_of_the_window():
     # 2000 jobs of 0.2 s in 50 slots take 8 s.
     assert simulated.now < 10
     assert sum(host.endswith("api") for _, host in simulated.starts) >= 10
+
+
+PACES = {
+    "budget": {"per_host": {"concurrency": 100, "budget": ["20/s"]}},
+    "rate": {"per_host": {"concurrency": 100, "rate": "20/s"}},
+    "delay": {"per_host": {"concurrency": 100, "delay": "50ms"}},
+    "both": {"per_host": {"concurrency": 100, "rate": "20/s", "budget": ["1000/m"]}},
+    "slow": {"per_host": {"concurrency": 100, "rate": "2/s"}},
+}
+
+
+@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("read_ahead", [None, 10])
+def test_a_pace_is_kept_up_while_no_answer_has_come(pace: str, read_ahead: int | None):
+    limits = LimitSettings.model_validate(PACES[pace] | {"adapt": False})
+    simulated = Simulation([job("a", number) for number in range(60)], limits, lambda _: 100.0)
+    simulated.read_ahead = read_ahead or 60
+    if read_ahead:
+        # More is read now and then, and not when the queue runs dry.
+        simulated.at(1.0, lambda: widen(simulated))
+    simulated.run()
+    interval = 0.5 if pace == "slow" else 0.05
+    late = 1.0 if read_ahead and pace != "slow" else 0.0
+    last = simulated.starts[-1][0]
+    assert 59 * interval - 0.06 <= last <= 59 * interval + late + 0.1
+
+
+def widen(simulated: Simulation) -> None:
+    simulated.read_ahead = 60
+    simulated.feed()
+    simulated.lease_again()
+
+
+@pytest.mark.parametrize("pace", [{"rate": "5/s"}, {"budget": ["5/s"]}])
+def test_answers_that_take_long_do_not_hold_up_the_others_of_their_host(pace: dict[str, Any]):
+    jobs = [job("a", f"slow{number}", priority=1) for number in range(2)] + [job("a", number) for number in range(60)]
+    limits = LimitSettings(adapt=False, per_host=HostLimits.model_validate(pace))
+    simulated = Simulation(jobs, limits, lambda one: 100.0 if one.id.startswith("slow") else 0.01)
+    simulated.run()
+    assert simulated.starts[-1][0] == pytest.approx(61 * 0.2, abs=0.1)
+
+
+def test_the_budget_of_a_key_is_kept_up_over_many_hosts_while_no_answer_has_come():
+    rule = BudgetRule("key", ["*"], budget=(Allowance(20, 1),))
+    jobs = [job(f"h{number % 10}", number) for number in range(60)]
+    simulated = simulation(jobs, budgets=[rule], serve=lambda _: 100.0)
+    simulated.run()
+    assert simulated.starts[-1][0] == pytest.approx(59 * 0.05, abs=0.1)
 
 
 def test_the_budget_of_a_host_holds_beside_its_other_limits():
@@ -141,6 +167,9 @@ class Taker:
     def take_back(self, leases) -> None:
         self.taken += leases
 
+    def lease_again(self) -> None:
+        pass
+
 
 def test_a_start_that_a_verdict_stops_is_not_charged():
     limits = LimitSettings(per_host=HostLimits(budget=["30/h"]), breaker={"failures": 1, "pause": 10})
@@ -185,6 +214,20 @@ def test_batches_share_the_budget_of_a_host_by_weight():
     light, heavy = (world.started(engine, since=5.0) for engine in engines)
     assert light + heavy == pytest.approx(350, abs=5)
     assert heavy / light == pytest.approx(3, rel=0.1)
+
+
+@pytest.mark.parametrize("pace", ["budget", "rate"])
+def test_batches_keep_the_pace_of_a_host_up_while_no_answer_has_come(pace: str):
+    limits = LimitSettings.model_validate(PACES[pace] | {"adapt": False})
+    world = World(limits)
+    engines = [
+        SimulatedEngine(world, LimitSettings(concurrency=100), {"a": 30}, serve=lambda _: 100.0) for _ in range(2)
+    ]
+    for engine in engines:
+        engine.begin()
+    world.run(10.0)
+    assert [world.started(engine) for engine in engines] == [30, 30]
+    assert world.starts[-1][0] == pytest.approx(59 * 0.05, abs=0.15)
 
 
 def test_batches_with_one_key_share_its_budget_and_those_with_another_do_not():
@@ -291,6 +334,26 @@ def test_a_new_answer_wakes_all_who_wait_for_a_key():
     host = world.starts[-1][2]
     engine.scheduler.told(host, RateLimit(50, 10.0), world.starts[-1][0], world.now, own=True)
     world.run(13.0)
+    assert {name for _, _, name in world.starts} == {"a", "b"}
+
+
+def test_a_new_answer_wakes_who_has_given_back_what_waited_for_a_key():
+    world = World(LimitSettings(adapt=False))
+    rule = BudgetRule("key", ["*"])
+    one, other = (
+        SimulatedEngine(world, LimitSettings(concurrency=1), {host: 5}, serve=lambda _: 1.0, budgets=[rule])
+        for host in "ab"
+    )
+    one.begin()
+    world.run(0.5)
+    one.scheduler.told("a", RateLimit(0, 1000.0), 0.0, world.now, own=True)
+    other.begin()
+    world.run(1.0)
+    other.feed()
+    world.run(10.0)
+    assert (other.scheduler.waiting, len(world.starts)) == (0, 1)
+    one.scheduler.told("a", RateLimit(50, 1000.0), 9.0, world.now, own=False)
+    world.run(20.0)
     assert {name for _, _, name in world.starts} == {"a", "b"}
 
 

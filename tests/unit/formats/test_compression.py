@@ -92,3 +92,14 @@ def test_other_suffixes_are_none(path):
     with pytest.raises(ValueError, match="it ends in none of") as refused:
         format_of(path)
     assert ".jsonl, .ndjson, .csv, .warc (or these with .gz or .zst behind), .parquet" in str(refused.value)
+
+
+@pytest.mark.parametrize("compression", sorted(READERS))
+def test_rows_go_on_with_the_columns_of_a_compressed_header(compression):
+    head = compressed(CsvConfig(columns=["status", "url"]).build(), compression).begin()
+    form = CsvConfig(compression=compression).build()
+    form.follow(head + b"another member")
+    assert READERS[compression](form.begin()) == b"status,url\r\n"
+    with pytest.raises(ValueError, match=f"is not compressed with {compression}"):
+        form.follow(b"status,url\r\n")
+    JsonlConfig(compression=compression).build().follow(b"nothing that it would look at")

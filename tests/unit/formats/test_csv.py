@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from base64 import b64decode
 from datetime import datetime
 
@@ -186,3 +187,47 @@ def test_values_of_extracted_and_meta_have_columns_of_their_own():
 def test_a_column_of_what_has_no_names_is_refused(name):
     with pytest.raises(ValidationError, match=r"a record has no field|has no name behind the dot"):
         CsvConfig(columns=[name])
+
+
+@pytest.mark.parametrize(
+    ("head", "columns"),
+    [
+        (b"url,status\r\nu,200\r\n", ["url", "status"]),
+        (b"status,url\nof,others", ["status", "url"]),
+        (b"\xef\xbb\xbfstatus,url\r\n", ["status", "url"]),
+        (b'url,"extracted.a,""\r\nb"\r\nu,1\r\n', ["url", 'extracted.a,"\r\nb']),
+        (f"{','.join(FIELDS)}\r\n".encode(), FIELDS),
+    ],
+)
+def test_rows_go_on_with_the_columns_that_are_there(head, columns):
+    form = CsvConfig().build()
+    form.follow(head)
+    result = Result(**MINIMAL, status=200, extracted={'a,"\r\nb': 1})
+    assert form.encode([result]) == written([result], columns=columns).removeprefix(CsvFormat(columns).begin())
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"url,statu\r\n", "a record has no field 'statu'; did you mean 'status'?"),
+        (b"url;status\r\n", "a record has no field 'url;status'"),
+        (b"url,url\r\n", "has a column twice"),
+        (b"url,body\r\n", "the column body without body_encoding"),
+        (b"url,status", "does not begin with a whole header row"),
+        (b'url,"status\r\n', "does not begin with a whole header row"),
+        (b"\r\n", "does not begin with a whole header row"),
+        (b"\x00\xff\r\n", "a record has no field"),
+        (b"u" * 200_000 + b"\r\n", "does not begin with a header row: field larger than"),
+    ],
+)
+def test_a_header_that_no_rows_go_with_is_refused(head, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CsvConfig().build().follow(head)
+
+
+def test_columns_that_were_asked_for_give_way_to_no_others():
+    form = CsvConfig(columns=["url", "status"]).build()
+    form.follow(b"url,status\nu,200\n")
+    with pytest.raises(ValueError, match=r"has the columns status,url and not those of 'columns', url,status"):
+        form.follow(b"status,url\r\n")
+    assert form.encode([Result(**MINIMAL, status=200)]) == b"u,200\r\n"

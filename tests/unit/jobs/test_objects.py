@@ -61,6 +61,15 @@ def test_a_content_type_that_is_given_stays():
     assert job.headers == [("Content-Type", "x/y")]
 
 
+def test_a_header_may_have_several_values():
+    headers = {"x-a": ["1", "2"], "x-b": "3", "x-c": []}
+    job = job_from_mapping("1", {"url": "http://a.test/", "headers": headers})
+    assert job.headers == [("x-a", "1"), ("x-a", "2"), ("x-b", "3")]
+    for wrong, why in ((["1", 2], "is not text; put it in quotes"), (["1", "2\r\nx: y"], "contains CR, LF")):
+        rejected = job_from_mapping("1", {"url": "http://a.test/", "headers": {"x-a": wrong}}).rejected
+        assert why in rejected.message
+
+
 def test_an_authorization_header_goes_before_the_one_of_the_url():
     job = job_from_mapping("1", {"url": "http://u:p@a.test/", "headers": {"authorization": "mine"}})
     assert job.headers == [("authorization", "mine")]
@@ -126,7 +135,7 @@ def test_an_authorization_header_goes_before_the_one_of_the_url():
         ({"url": "tcp://a.test:7", "receive": {"messages": 1}}, "receive of tcp: URLs has delimiter, length and quiet"),
         ({"url": "ws://a.test", "receive": {"length": 1}}, "receive of ws: URLs has messages, until and matches"),
         ({"url": "ws://a.test", "receive": {}}, "receive is not one of"),
-        ({"url": "tcp://a.test:7", "receive": {"length": 1, "quiet": 1}}, "receive is not one of"),
+        ({"url": "tcp://a.test:7", "receive": {"length": 1, "quiet": 1}}, "has length and quiet; one of them says"),
         ({"url": "tcp://a.test:7", "receive": {"len": 1}}, "receive has the unknown key 'len'"),
         ({"url": "tcp://a.test:7", "receive": {"length": 0}}, "receive.length is not a whole number of at least 1"),
         ({"url": "tcp://a.test:7", "receive": {"length": True}}, "receive.length is not a whole number"),

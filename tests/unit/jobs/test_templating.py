@@ -162,6 +162,24 @@ def test_nor_together_with_what_stands_beside_it(text):
         UrlTemplate(text).filled({"v": "."})
 
 
+@pytest.mark.parametrize("value", ["", ".", ".."])
+@pytest.mark.parametrize("text", ["http://a.test/{v};x", "http://a.test/a/{v};x={v}/b", "http://a.test/;{v}"])
+def test_nor_by_its_name_before_parameters(text, value):
+    template = UrlTemplate(text)
+    if "/;" in text:
+        assert template.filled({"v": value}) == f"http://a.test/;{value}"  # as the config has it, whatever the value
+        return
+    with pytest.raises(RowError, match="means another path"):
+        template.filled({"v": value})
+
+
+@pytest.mark.parametrize("value", ["a;b", "...", "..;x", ";", "%2e%2e"])
+def test_what_is_no_dots_stays_a_segment(value):
+    url = UrlTemplate("http://a.test/{v};x").filled({"v": value})
+    assert unquote(url.removeprefix("http://a.test/").removesuffix(";x")) == value
+    assert url.count(";") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

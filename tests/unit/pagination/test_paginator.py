@@ -217,7 +217,16 @@ def test_no_cursor_is_the_end(end):
 
 @pytest.mark.parametrize(
     ("cursor", "written"),
-    [("abc", "abc"), ("a&b=c d/é", "a%26b%3Dc%20d%2F%C3%A9"), (17, "17"), (0, "0"), (1.5, "1.5")],
+    [
+        ("abc", "abc"),
+        ("a&b=c d/é", "a%26b%3Dc%20d%2F%C3%A9"),
+        (17, "17"),
+        (0, "0"),
+        (1.5, "1.5"),
+        (20.0, "20"),
+        (1e18, "1" + "0" * 18),
+        (-0.0, "0"),
+    ],
 )
 def test_a_cursor_is_data_and_nothing_else(cursor, written):
     assert url_after(CURSOR, job(), {"meta": {"next": cursor}}) == f"{URL}&after={written}"
@@ -242,7 +251,7 @@ def test_a_cursor_in_the_body_of_the_request():
     second = after(POSTED, first, {"next": "c2"}).job
     assert json.loads(second.body) == {"query": "x", "cursor": "c2"}
     assert (second.url, second.method, second.headers) == (first.url, "POST", first.headers)
-    bare = after(POSTED, job(), {"next": 2}).job
+    bare = after(POSTED, job(), {"next": 2.0}).job
     assert (bare.method, bare.body) == ("GET", b'{"cursor":2}')
     assert bare.headers == [("content-type", "application/json")]
     assert "is no JSON object" in why(POSTED, job(body=b"a=b"), {"next": "c"})
@@ -282,9 +291,30 @@ def test_pages_are_numbered_until_one_has_no_items():
     assert url_after(pages, job(), {"data": [1]}) == f"{URL}&p=1"
     assert url_after(pages, job(URL + "&p=7"), {"data": {"a": 1}}) == f"{URL}&p=8"
     for end in ({"data": []}, {"data": None}, {}):
-        assert url_after(pages, job(), end) is None
+        assert url_after(pages, job(page=2), end) is None
+    assert url_after(pages, job(), {"data": []}) is None
     assert "(data) is text, and should be a list" in why(pages, job(), {"data": "x"})
     assert "the parameter p of the URL is 'x', which is no number" in why(pages, job(URL + "&p=x"), {"data": [1]})
+
+
+@pytest.mark.parametrize("form", ["page", "offset"])
+@pytest.mark.parametrize("document", [{"data": [1]}, {"itemz": None}, [1]])
+def test_a_path_that_leads_nowhere_on_a_first_page_is_no_end(form, document):
+    for section in ({"items": "itemz"}, {"items": "itemz", "total": "n"}):
+        said = why(paginator(**{form: section}), job(), document)
+        assert f"pagination.{form}.items (itemz) is not in the first page, or null" in said
+        assert "[] would be the end" in said
+        assert url_after(paginator(**{form: section}), job(page=2), document) is None
+
+
+@pytest.mark.parametrize(("form", "second"), [("page", 2), ("offset", 1)])
+def test_an_api_that_has_null_for_nothing_can_be_read(form, second):
+    said = why(paginator(**{form: {"items": "data", "total": "n"}}), job(), {"data": None, "n": 3})
+    assert "is not in the first page" in said
+    assert url_after(paginator(**{form: {"items": "data", "total": "n"}}), job(), {"data": None, "n": 0}) is None
+    pages = paginator(**{form: {"items": "data || `[]`"} | ({"limit": 1} if form == "offset" else {})})
+    assert url_after(pages, job(), {"data": None}) is None
+    assert url_after(pages, job(), {"data": [1]}) == f"{URL}&{form}={second}"
 
 
 @pytest.mark.parametrize(("first", "total", "last"), [(1, 3, 3), (0, 3, 2), (1, "3", 3), (1, 3.0, 3), (1, 0, 1)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from pydantic import ValidationError
 
 from fetcher.config import Config
 from fetcher.config.model import fingerprint
-from fetcher.errors import ConfigError
+from fetcher.errors import MissingExtraError
 from fetcher.pagination import PaginationSettings, Paginator
 from fetcher.settings import RequestSettings
 
@@ -60,8 +62,15 @@ def test_head_has_no_body_to_look_at():
 
 
 def test_a_path_that_is_no_jmespath_is_named():
-    settings = PaginationSettings.model_validate({"page": {"items": "data[", "total": "meta.pages"}})
-    with pytest.raises(ConfigError, match=r"pagination\.page\.items: 'data\[' is no JMESPath"):
+    for form in ({"page": {"items": "data["}}, {"offset": {"total": "data["}}, {"cursor": {"url": "data["}}):
+        with pytest.raises(ValidationError, match=r"'data\[' is no JMESPath: Incomplete expression"):
+            PaginationSettings.model_validate(form)
+
+
+def test_without_the_library_it_is_the_check_that_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jmespath", None)
+    settings = PaginationSettings.model_validate({"page": {"items": "data["}})
+    with pytest.raises(MissingExtraError, match=r"pagination\.page\.items needs jmespath"):
         Paginator(settings, RequestSettings()).check()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fetcher.errors import ConfigError, SinkError, StateBusyError, StateError
+from fetcher.formats.compression import compressor
 from fetcher.formats.csv import CsvConfig
 from fetcher.formats.jsonl import JsonlConfig, JsonlFormat
 from fetcher.formats.warc import WarcConfig
@@ -357,6 +358,71 @@ async def test_lines_added_by_hand_are_not_replaced(opened, path):
     sink = opened.unopened(path, if_exists="replace")
     await start_over(sink, mark)
     assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("compression", "read"), [("none", bytes), ("gzip", gzip.decompress), ("zstd", zstd.decompress)]
+)
+async def test_a_run_keeps_the_columns_that_it_began_with(opened, path, compression, read):
+    pack = compressor(compression) or bytes
+    earlier = pack(b"url,job_id,status,extracted\r\n") + pack(b"u,1,200,\r\n")
+    path.parent.mkdir()
+    path.write_bytes(earlier + b"torn")
+    mark, form = mark_of(path, len(earlier), before=earlier), CsvConfig(compression=compression)
+    sink = opened.unopened(path, form.build())
+    await sink.check(mark, resume=True)
+    await sink.open(mark)
+    await sink.write(results(2))
+    assert read(path.read_bytes()) == b"url,job_id,status,extracted\r\nu,1,200,\r\nu,2,,\r\n"
+    # A new run has nothing to keep to.
+    again = sink.mark()
+    await sink.close()
+    sink = opened.unopened(path, form.build())
+    await start_over(sink, again)
+    await sink.write(results(3))
+    assert read(path.read_bytes()).startswith(b"schema_version,batch,job_id,url,")
+
+
+async def test_a_run_whose_columns_are_not_known_is_not_gone_on_with(opened, path):
+    path.parent.mkdir()
+    earlier = b"url,later\r\nu,1\r\n"
+    path.write_bytes(earlier)
+    mark = mark_of(path, len(earlier), before=earlier)
+    sink = opened.unopened(path, CsvConfig().build())
+    with pytest.raises(
+        StateError, match=r"no field 'later'.*resume with the version of fetcher that began it, or .*--fr"
+    ):
+        await sink.check(mark, resume=True)
+    with pytest.raises(StateError, match="no field 'later'"):
+        await sink.open(mark)
+    assert path.read_bytes() == earlier
+
+
+async def test_rows_are_appended_with_the_columns_that_are_there(opened, path):
+    path.parent.mkdir()
+    path.write_bytes(b"job_id,url\n1,u\n")
+    sink = opened.unopened(path, CsvConfig().build(), if_exists="append")
+    await sink.check(None, resume=False)
+    await sink.open(None)
+    mark = await sink.write(results(2))
+    await sink.close()
+    again = await opened(path, mark, CsvConfig().build(), if_exists="append")
+    await again.write(results(3))
+    assert path.read_bytes() == b"job_id,url\n1,u\n2,u\r\n3,u\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "form"), [(b"job_id,price\n", CsvConfig()), (b"job_id,url\n", CsvConfig(columns=["url", "job_id"]))]
+)
+async def test_nothing_is_appended_below_other_columns(opened, path, header, form):
+    path.parent.mkdir()
+    path.write_bytes(header)
+    sink = opened.unopened(path, form.build(), if_exists="append")
+    with pytest.raises(ConfigError, match=r"nothing is appended to it: choose another path, name the columns"):
+        await sink.check(None, resume=False)
+    with pytest.raises(ConfigError, match="nothing is appended"):
+        await sink.open(None)
+    assert path.read_bytes() == header
 
 
 async def test_a_check_changes_nothing_and_leaves_nothing(opened, path):

@@ -71,7 +71,7 @@ async def test_records_appear_when_a_part_is_large_enough_and_at_the_end(made, p
     await sink.write(results(1, 2))
     assert (shown(path), names(path)) == ([], [f"_part-00000-{token}.drafts"])
     mark = json.loads(await sink.write(results(3)))
-    assert mark == {"token": token, "number": 1, "rows": 1}
+    assert mark == {"token": token, "number": 1, "rows": 1, "columns": list(Result.__struct_fields__)}
     assert names(path) == [f"_part-00001-{token}.drafts", f"part-00000-{token}.parquet"]
     assert shown(path) == [1, 2]
     await sink.close()
@@ -121,6 +121,102 @@ async def test_a_batch_without_records_ends_with_a_part_that_has_the_columns(mad
     await other.check(last, resume=False)
     await other.discard(last)
     assert names(path) == []
+
+
+EARLIER = [name for name in Result.__struct_fields__ if name not in {"parent_id", "page", "has_more"}]
+"""The columns of the versions that did not note them in a mark."""
+
+
+async def earlier(path, *batches, part_size):
+    """Write as such a version does until its process ends; return its last mark."""
+    sink = PartsSink(path, ParquetConfig(columns=EARLIER, part_size=part_size).build())
+    await sink.open(None)
+    for batch in batches:
+        mark = json.loads(await sink.write(batch))
+    for fd in (sink._fd, sink._lock):
+        os.close(fd)
+    del mark["columns"]
+    return json.dumps(mark)
+
+
+def columns(path):
+    """Return the columns of each part."""
+    return [pq.read_schema(path / name).names for name in names(path) if name.endswith(".parquet")]
+
+
+async def test_a_run_keeps_the_columns_that_it_began_with(made, path):
+    mark = await earlier(path, results(1, 2), results(3), part_size=1)
+    sink = made(part_size=1)
+    await sink.check(mark, resume=True)
+    await sink.open(mark)
+    again = await sink.write(results(4))
+    assert json.loads(again)["columns"] == EARLIER
+    await sink.close()
+    # Not even if somebody has taken all parts away, as the mark has them now; nor if a part is taken back.
+    for part in sorted(path.glob("*.parquet"))[:-1]:
+        part.unlink()
+    sink = made(part_size=1)
+    await sink.check(again, resume=True)
+    await sink.open(again)
+    await sink.write(results(5))
+    await sink.close()
+    assert shown(path) == [4, 5]
+    assert columns(path) == [EARLIER, EARLIER]
+
+
+async def test_a_part_that_is_taken_back_keeps_its_columns(made, path):
+    first = PartsSink(path, ParquetConfig(columns=EARLIER).build())
+    await first.open(None)
+    mark = json.loads(await first.write(results(1)))
+    await first.write(results(2))
+    await first.close()
+    del mark["columns"]
+    sink = made()
+    await sink.open(json.dumps(mark))
+    await sink.write(results(3))
+    await sink.close()
+    assert shown(path) == [1, 3]
+    assert columns(path) == [EARLIER]
+
+
+async def test_drafts_whose_columns_are_not_known_are_not_gone_on_with(made, path):
+    mark = await earlier(path, results(1, 2), part_size=LARGE)
+    before = {name: (path / name).read_bytes() for name in names(path)}
+    for begin in (lambda sink: sink.check(mark, resume=True), lambda sink: sink.open(mark)):
+        sink = made()
+        with pytest.raises(StateError, match=r"without some of the columns.*the version of fetcher that began it"):
+            await begin(sink)
+        await sink.close()
+    assert {name: (path / name).read_bytes() for name in names(path)} == before
+    noted = json.dumps(json.loads(mark) | {"columns": EARLIER})
+    sink = made()
+    await sink.open(noted)
+    await sink.close()
+    assert columns(path) == [EARLIER]
+
+
+async def test_drafts_of_a_version_with_the_same_columns_are_gone_on_with(made, path):
+    first = made()
+    await first.open(None)
+    mark = json.loads(await first.write(results(1)))
+    os.close(first._lock)
+    first._mark = first._lock = None
+    del mark["columns"]
+    sink = made()
+    await sink.check(json.dumps(mark), resume=True)
+    await sink.open(json.dumps(mark))
+    await sink.write(results(2))
+    await sink.close()
+    assert shown(path) == [1, 2]
+
+
+async def test_columns_of_a_later_version_are_refused(made, path):
+    first = made()
+    mark = json.loads(await first.open(None))
+    await first.close()
+    sink = made()
+    with pytest.raises(StateError, match="a record has no field 'later'"):
+        await sink.check(json.dumps(mark | {"columns": ["url", "later"]}), resume=True)
 
 
 async def test_a_batch_ends_with_all_its_records_shown(made, path, monkeypatch):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fetcher.errors import ConfigError, ErrorKind, StateError
 from fetcher.model import Outcome, Result
-from fetcher.sinks.sqlite import SqliteSink, SqliteSinkConfig
+from fetcher.sinks.sqlite import SqliteSink, SqliteSinkConfig, _schema
 
 
 @pytest.fixture
@@ -230,3 +230,57 @@ async def test_any_record_is_stored_as_it_is(tmp_path_factory, found):
             wanted[name] = moment and moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
         del row["run"]
         assert row == wanted
+
+
+def earlier(path, *lacking):
+    """Make a table as a version made it that had not all columns, with a record of a run; return its mark."""
+    path.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(path)) as db:
+        for statement in _schema("results"):
+            db.execute(statement)
+        for name in lacking:
+            db.execute(f'ALTER TABLE results DROP COLUMN "{name}"')
+        db.execute("INSERT INTO fetcher_tables VALUES ('results', 1)")
+        db.execute("INSERT INTO fetcher_runs VALUES ('r1', 'results', '2026-01-01T00:00:00.000000Z')")
+        if "run" not in lacking:
+            names = "schema_version, batch, job_id, url, outcome, attempts, run"
+            db.execute(f"INSERT INTO results ({names}) VALUES (1, 'b', '0:1', 'http://a.test/1', 'ok', 1, 'r1')")
+        db.commit()
+    return '{"run": "r1", "table": "results"}'
+
+
+@pytest.mark.parametrize("resume", [True, False])
+async def test_a_table_of_an_earlier_version_gets_the_columns_that_it_lacks(begun, path, resume):
+    mark = earlier(path, "parent_id", "page", "has_more")
+    before = path.read_bytes()
+    sink = SqliteSink(path)
+    await sink.check(mark, resume=resume)
+    await sink.close()
+    assert path.read_bytes() == before
+    if not resume:
+        sink = SqliteSink(path)
+        await sink.discard(mark)
+        await sink.close()
+    sink, _ = await begun(mark if resume else None, resume=resume)
+    await sink.write([result(2, parent_id="0:1", page=2, has_more=False)])
+    found = query(path, "SELECT job_id, parent_id, page, has_more FROM results ORDER BY job_id DESC")
+    assert found == [("0:2", "0:1", 2, 0), ("0:1", None, None, None)][: 1 + resume]
+    assert query(path, "SELECT count(*) FROM results_failures") == [(0,)]
+    # And once more, where nothing is lacking.
+    _, again = await begun()
+    assert again != mark
+
+
+async def test_a_column_that_somebody_has_added_in_other_letters_is_that_column(begun, path):
+    earlier(path, "page")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute('ALTER TABLE results ADD COLUMN "Page" INTEGER')
+    sink, _ = await begun()
+    await sink.write([result(2, page=7)])
+    assert query(path, "SELECT page FROM results WHERE job_id = '0:2'") == [(7,)]
+
+
+async def test_a_table_without_what_all_of_ours_have_is_refused(path):
+    earlier(path, "run")
+    sink = SqliteSink(path)
+    assert "the table results has no column run any more" in await refused(sink, ConfigError)

@@ -97,3 +97,18 @@ def test_jobs_of_which_hardly_one_is_right_are_not_checked_to_their_end():
 async def test_many_jobs_are_all_taken_in_their_order():
     urls = [f"http://a.test/{number}" for number in range(1201)]
     assert [job.url for job in await jobs_of(urls)] == urls
+
+
+async def test_a_header_may_have_several_values():
+    job = {"url": "http://a.test/", "headers": {"x-a": ["1", "2"], "x-b": "3"}}
+    config = InlineConfig(jobs=[job])
+    assert InlineConfig.model_validate(config.model_dump(mode="json", exclude_unset=True)) == config
+    [chunk] = [chunk async for chunk in config.build().read(None)]
+    assert chunk.jobs[0].headers == [("x-a", "1"), ("x-a", "2"), ("x-b", "3")]
+    for wrong in (5, ["1", 5], {"a": "b"}, [["1"]]):
+        with pytest.raises(ValidationError, match="should be a valid string"):
+            InlineConfig(jobs=[{"url": "http://a.test/", "headers": {"x-a": wrong}}])
+    with pytest.raises(ValidationError, match="contains CR, LF"):
+        InlineConfig(jobs=[{"url": "http://a.test/", "headers": {"x-a": ["1", "2\n"]}}])
+    schema = InlineConfig.model_json_schema()["$defs"]["JobConfig"]["properties"]["headers"]["anyOf"][0]
+    assert [kind["type"] for kind in schema["additionalProperties"]["anyOf"]] == ["string", "array"]

@@ -16,6 +16,7 @@ from fetcher.config import fingerprint, load
 from fetcher.errors import ConfigError, ErrorKind
 from fetcher.model import FormPart, Receive
 from fetcher.registry import config_class
+from fetcher.sources.row_jobs import JobTemplate, RowMaker
 
 ROWS = [{"city": "Köln", "n": 1, "url": "http://own.test/1"}, {"city": "a/b", "n": 2, "url": "http://own.test/2"}]
 
@@ -213,6 +214,9 @@ async def test_sources_of_urls_take_what_is_the_same_for_all(tmp_path):
         ({"params": {"a": "{}"}}, ("job", "params"), "a: '{}' at character 1 is no place"),
         ({"json": {"a": ["{"]}}, ("job", "json"), "a.0: the '{' at character 1 has no partner"),
         ({"json": 1, "form": {}}, ("job",), "has both json and form"),
+        ({"url": "{scheme}://a/x", "json": {}, "form": {}}, ("job",), "has both json and form"),
+        ({"url": "{scheme}://a:{port}/x", "priority": 2**40}, ("job",), "priority is not a whole number"),
+        ({"receive": {"delimiter": "x", "length": 2}}, ("job", "receive"), "has delimiter and length; one of them"),
         ({"multipart": [{"name": "a"}]}, ("job",), "has neither value and path"),
         ({"body": "a={x}"}, ("job",), "body has a place within other text; write json or form"),
         ({"body": "a={x}", "url": "http://a.test/"}, ("job",), "write json or form, which encode what fills it"),
@@ -250,6 +254,14 @@ def test_mistakes_are_found_at_load_with_their_place(job, where, message):
 def test_what_contradicts_the_source(config, job, message):
     with pytest.raises(ValidationError, match=re.escape(message)):
         built(config, **job)
+
+
+def test_a_template_whose_scheme_only_rows_have_is_good():
+    maker = RowMaker(JobTemplate.model_validate({"url": "{scheme}://{host}:{port}/x", "method": "GET"}))
+    job = maker.job("1", {"scheme": "https", "host": "a.test", "port": 8443})
+    assert (job.url, job.rejected) == ("https://a.test:8443/x", None)
+    rejected = maker.job("2", {"scheme": "1", "host": "a.test", "port": 1}).rejected
+    assert rejected.message == "'scheme' is no scheme: '1'"
 
 
 # Secrets, and resuming

@@ -2,7 +2,8 @@
 
 A key is no part of a job. It goes with the hop that needs it and is gone with it, so that URLs in records, redirects
 and messages never have it. A server may give it away again, most of all in a Location that repeats the whole query: it
-is masked wherever that is shown. Following such a redirect to a host of the entry puts the right one in its place.
+is masked wherever that is shown. What is followed is what the server has said, but for the value of that parameter:
+following such a redirect to a host of the entry puts the right one in its place.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validat
 from pydantic_core import PydanticCustomError
 
 from fetcher.errors import ErrorKind, FetchError
+from fetcher.jobs.intake import mask_userinfo
+from fetcher.references import BadReferenceError
 from fetcher.settings import Secret
 from fetcher.transports.http.credentials.hosts import AuthSettings
+from fetcher.transports.http.credentials.masking import MASK, Mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,10 +33,8 @@ if TYPE_CHECKING:
     from fetcher.transports.http.exchange import Answer, Exchange, Hop, Lane
     from fetcher.transports.http.tracing import HopTrace
 
-MASK = "***"
+_SHOWN = 200
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# A shorter key may be a part of any word, so it is masked only where it stands alone.
-_LEAST_ANYWHERE = 8
 
 
 def _is_sendable(key: SecretStr) -> SecretStr:
@@ -79,7 +81,7 @@ class ApiKey:
         self._name = name
         self._key = key
         self._in_query = in_query
-        self._shown = _pattern(key)
+        self._mask = Mask(key)
 
     async def send(self, hop: Hop, trace: HopTrace, exchange: Exchange) -> Answer:
         """Make a hop with the key. Raises FetchError, which does not have it."""
@@ -92,46 +94,62 @@ class ApiKey:
         try:
             answer = await exchange.send(hop, trace)
         except FetchError as error:
-            self._clean(error)
+            self.clean(error)
             raise
         except Exception as error:  # noqa: BLE001  it becomes a message, and may quote the URL
-            raise FetchError(ErrorKind.INTERNAL, self.mask(f"{type(error).__name__}: {error}")) from None
+            raise FetchError(ErrorKind.INTERNAL, self._mask.message(f"{type(error).__name__}: {error}")) from None
         finally:
             hop.url, hop.headers = kept
-        return _MaskedAnswer(answer, self)
+        return MaskedAnswer(answer, self)
 
     async def close(self) -> None:
         """Do nothing: there is nothing under way."""
 
     def mask(self, text: str) -> str:
         """Return a text without the key, in whatever way it is encoded."""
-        return self._shown.sub(MASK, text)
+        return self._mask.shown(text)
 
     def headers(self, headers: list[Header]) -> list[Header]:
         """Return response headers without the key; the same list if none has it."""
-        if not any(map(self._shown.search, (value for _, value in headers))):
+        if not any(self._mask.is_in(name) or self._mask.is_in(value) for name, value in headers):
             return headers
-        return [(name, self.mask(value)) for name, value in headers]
+        return [(self.mask(name), self.mask(value)) for name, value in headers]
 
     def fields(self, fields: Mapping[str, str]) -> Mapping[str, str]:
         """Return the same of what finds them by their names."""
-        if not any(map(self._shown.search, fields.values())):
+        if not any(map(self._mask.is_in, [*fields, *fields.values()])):
             return fields
-        return CIMultiDict((name, self.mask(value)) for name, value in fields.items())
+        return CIMultiDict((self.mask(name), self.mask(value)) for name, value in fields.items())
 
-    def _clean(self, error: FetchError) -> None:
-        error.message = self.mask(error.message)
+    def followed(self, reference: str) -> str:
+        """Return where to follow a reference to: the same, with no key in its parameter.
+
+        Raises BadReferenceError if the key is elsewhere in it, where a record would show it. A short one may be there
+        by chance, and is left.
+        """
+        address, sign, fragment = reference.partition("#")
+        if self._in_query:
+            address = _without_value(address, self._name, self._mask)
+        if self._mask.is_surely_in(mask_userinfo(address)):
+            shown = self._mask.message(mask_userinfo(reference))[:_SHOWN]
+            raise BadReferenceError(f"points to {shown!r}, which has the API key where records would show it")
+        return address + sign + self.mask(fragment)
+
+    def clean(self, error: FetchError) -> None:
+        """Take the key, and pieces of it, out of a message."""
+        error.message = self._mask.message(error.message)
         error.args = (error.message,)
 
 
-class _MaskedAnswer:
-    """An answer in whose head the key does not show."""
+class MaskedAnswer:
+    """An answer in whose head the key does not show. ``key`` and ``told`` are what it was, for where it leads."""
 
-    __slots__ = ("_answer", "_key", "close", "fields", "headers", "http_version", "remote_ip", "status")
+    __slots__ = ("_answer", "close", "fields", "headers", "http_version", "key", "remote_ip", "status", "told")
 
     def __init__(self, answer: Answer, key: ApiKey) -> None:
         self._answer = answer
-        self._key = key
+        self.key = key
+        self.told = answer.headers
         self.status = answer.status
         self.headers = key.headers(answer.headers)
         self.fields = key.fields(answer.fields)
@@ -141,26 +159,46 @@ class _MaskedAnswer:
 
     @property
     def length_unknown(self) -> bool:
+        """Whether the body ends with its connection."""
         return self._answer.length_unknown
 
     async def read(self) -> bytes:
+        """Return what has arrived of the body. Raises FetchError, without the key."""
         try:
             return await self._answer.read()
         except FetchError as error:
-            self._key._clean(error)  # noqa: SLF001  of this module
+            self.key.clean(error)
             raise
 
 
-def masking(entries: Iterable[AuthSettings]) -> Callable[[str], str] | None:
-    """Return what takes the API keys of some credentials out of a text, None if there are none."""
-    patterns = [_pattern(entry.key.get_secret_value()) for entry in entries if isinstance(entry, ApiKeySettings)]
-    return partial(_masked, patterns) if patterns else None
+def following(entries: Iterable[AuthSettings]) -> Callable[[str], str] | None:
+    """Return what makes references that can be followed of those in answers, as `ApiKey.followed` does.
+
+    None if none of the credentials is an API key.
+    """
+    keys = [
+        ApiKey(entry.name, entry.key.get_secret_value(), in_query=entry.place == "query")
+        for entry in entries
+        if isinstance(entry, ApiKeySettings)
+    ]
+    return partial(_followed, keys) if keys else None
 
 
-def _masked(patterns: Iterable[re.Pattern[str]], text: str) -> str:
-    for pattern in patterns:
-        text = pattern.sub(MASK, text)
-    return text
+def _followed(keys: Iterable[ApiKey], reference: str) -> str:
+    for key in keys:
+        reference = key.followed(reference)
+    return reference
+
+
+def _without_value(address: str, name: str, mask: Mask) -> str:
+    """Return a reference whose parameter of that name has no key any more."""
+    base, sign, query = address.partition("?")
+    parts = query.split("&")
+    for index, part in enumerate(parts):
+        written, _, value = part.partition("=")
+        if unquote_plus(written) == name and (mask.is_all_of(value) or mask.is_surely_in(value)):
+            parts[index] = f"{written}={MASK}"
+    return f"{base}{sign}{'&'.join(parts)}"
 
 
 def with_parameter(url: str, name: str, value: str) -> str:
@@ -181,21 +219,3 @@ def with_parameter(url: str, name: str, value: str) -> str:
     if address.count("/") == 2:  # noqa: PLR2004  those of ://, so that it has no path
         address += "/"
     return f"{address}?{'&'.join(parts)}" + (f"#{fragment}" if fragment else "")
-
-
-def _pattern(key: str) -> re.Pattern[str]:
-    """Return what finds a key: each of its bytes as it is or percent-encoded, however often that was done."""
-    literal = "".join(_any_form(character) for character in key)
-    if len(key) < _LEAST_ANYWHERE:
-        literal = rf"(?:(?<![0-9A-Za-z])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])){literal}(?![0-9A-Za-z])"
-    return re.compile(literal)
-
-
-def _any_form(character: str) -> str:
-    data = character.encode("utf-8", "surrogatepass")
-    encoded = "".join(f"%(?:25)*(?i:{byte:02x})" for byte in data)
-    # A header that is not ASCII is shown byte by byte.
-    forms = {re.escape(character), re.escape(data.decode("latin-1")), encoded} | (
-        {r"\+"} if character == " " else set()
-    )
-    return f"(?:{'|'.join(sorted(forms))})"

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from fetcher.errors import ConfigError, StateBusyError
-from fetcher.files import locked, sync_folder
+from fetcher.files import locked, open_regular, sync_folder
 
 _LARGEST = 256 * 1024
 
@@ -43,7 +43,7 @@ class KeptToken:
             if not locked(self._lock):
                 self.close()
                 raise StateBusyError(f"{self._path}: another run uses this refresh token")
-            with self._path.open("rb") as file:
+            with os.fdopen(open_regular(self._path), "rb") as file:
                 return self._read(file.read(_LARGEST))
         except FileNotFoundError:
             return None

@@ -126,7 +126,7 @@ class _Got(msgspec.Struct):
     @property
     def lasts(self) -> float:
         """For how many seconds from then on it is good."""
-        said = self.token.expires_in
+        said = self.token.lifetime
         return float("inf") if said is None else max(_SHORTEST, said)
 
 

@@ -24,9 +24,11 @@ class OAuth2Settings(AuthSettings):
 
     type: Literal["oauth2"] = "oauth2"
     token_url: str = Field(pattern=r"^https?://[^\s/?#@]+[^\s#]*$")
+    """The token endpoint (RFC 6749, section 3.2)."""
     grant: Literal["client_credentials", "refresh_token"] = "client_credentials"
     """What a token is asked for with."""
     client_id: str
+    """What the authorization server calls this client."""
     client_secret: Secret | None = None
     """A client that has a ``refresh_token`` may have none."""
     client_auth: Literal["basic", "body", "none"] | None = None
@@ -38,6 +40,7 @@ class OAuth2Settings(AuthSettings):
     """A file for the refresh token that came last, which a later run goes on with. Without it that is gone with the
     run, and if the server takes each but once, so is the access."""
     scope: str | None = None
+    """What the token is to be good for: names with spaces between them; by default what the server thinks fit."""
     parameters: dict[str, str] = Field(default={})
     """What else the token endpoint wants to be sent, such as ``audience``."""
     patience: Duration = 3600.0

@@ -10,6 +10,7 @@ import asyncio
 import re
 from base64 import b64encode
 from datetime import UTC, datetime
+from math import isfinite
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus, urlencode
 
@@ -17,6 +18,7 @@ import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.retry_after import parse_retry_after
+from fetcher.transports.http.credentials.masking import Mask
 from fetcher.transports.http.exchange import Hop
 from fetcher.transports.http.origins import host_of
 from fetcher.transports.http.tracing import HopTrace
@@ -48,7 +50,8 @@ _LASTING = frozenset(
         ErrorKind.PROXY_AUTH,
     }
 )
-_CODE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,80}")
+# RFC 6749 allows for more, but what is a code looks like this, and what repeats a request may not.
+_CODE = re.compile(r"[a-z0-9_.-]{1,40}")
 
 
 class TokenError(Exception):
@@ -62,12 +65,21 @@ class TokenError(Exception):
 
 
 class Token(msgspec.Struct):
-    """The answer of a token endpoint (RFC 6749, section 5.1). ``expires_in`` is in seconds, None is not said."""
+    """The answer of a token endpoint (RFC 6749, section 5.1). What is None, or an empty text, is not said."""
 
     access_token: str
-    token_type: str = "bearer"  # noqa: S105  no secret
-    expires_in: float | None = None
+    token_type: str | None = None
+    expires_in: float | str | None = None
     refresh_token: str | None = None
+
+    @property
+    def lifetime(self) -> float | None:
+        """For how many seconds it is good, None if that is not said."""
+        try:
+            seconds = float(self.expires_in or "nan") if self.expires_in != 0 else 0.0
+        except ValueError:
+            return None
+        return seconds if isfinite(seconds) else None
 
     def __repr__(self) -> str:
         return "Token()"
@@ -102,6 +114,12 @@ class Client(msgspec.Struct, frozen=True):
         return {"client_id": self.id} | ({"client_secret": self.secret} if self.auth == "body" else {})
 
     @property
+    def secrets(self) -> list[str]:
+        """What of it is told to the endpoint and to nobody else."""
+        header = self.authorization
+        return [secret for secret in (self.secret, header.partition(" ")[2] if header else "") if secret]
+
+    @property
     def authorization(self) -> str | None:
         """What of it is in the header: both encoded as in a form before they are joined."""
         return basic(quote_plus(self.id), quote_plus(self.secret)) if self.auth == "basic" else None
@@ -130,11 +148,19 @@ class TokenEndpoint:
         except TimeoutError:
             raise TokenError(f"{self._name} took longer than {_WITHIN:g} s", passing=True) from None
         except FetchError as error:
-            message = f"{self._name} can not be reached: {error.message}"
-            raise TokenError(message, passing=error.kind not in _LASTING) from error
+            # It may quote what the server said, which may be what it was told.
+            said = error.message
+            for mask in self._masks(form):
+                said = mask.message(said)
+            raise TokenError(f"{self._name} can not be reached: {said}", passing=error.kind not in _LASTING) from None
         if answer.status != _SUCCESS:
-            raise self._refusal(answer, body)
+            raise self._refusal(answer, _why(answer.status, body, self._masks(form)))
         return self._read(body)
+
+    def _masks(self, form: dict[str, str]) -> list[Mask]:
+        """Return what finds the secrets that were sent with a form."""
+        told = [*self._client.secrets, form.get("refresh_token", "")]
+        return [Mask(secret) for secret in told if secret]
 
     def _hop(self, form: dict[str, str]) -> Hop:
         headers = [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")]
@@ -143,13 +169,13 @@ class TokenEndpoint:
         body = urlencode(form | self._client.fields).encode()
         return Hop("POST", self._url, headers, body, self._timeout, self._lane)
 
-    def _refusal(self, answer: Answer, body: bytes) -> TokenError:
+    def _refusal(self, answer: Answer, why: str) -> TokenError:
         status = answer.status
         if status != _TOO_MANY and status < _SERVER_ERROR:
-            return TokenError(f"{self._name} refused: {_why(status, body)}")
+            return TokenError(f"{self._name} refused: {why}")
         now, fields = datetime.now(UTC), answer.fields
         pause = parse_retry_after(fields.get("Retry-After"), now, fields.get("Date"))
-        return TokenError(f"{self._name} answered {_why(status, body)}", passing=True, retry_after=pause)
+        return TokenError(f"{self._name} answered {why}", passing=True, retry_after=pause)
 
     def _read(self, body: bytes) -> Token:
         """Read a token. Nothing of what came instead is shown: it may hold one."""
@@ -160,7 +186,7 @@ class TokenEndpoint:
         text = token.access_token
         if not text or not (text.isascii() and text.isprintable()) or " " in text:
             raise TokenError(f"{self._name} gave a token that can not be sent")
-        if token.token_type.lower() != "bearer":
+        if (token.token_type or "bearer").lower() != "bearer":
             raise TokenError(f"{self._name} gave a token of another type than bearer")
         return token
 
@@ -172,9 +198,11 @@ async def _received(answer: Answer) -> bytes:
     return body
 
 
-def _why(status: int, body: bytes) -> str:
+def _why(status: int, body: bytes, masks: list[Mask]) -> str:
+    """Return the status, and the code of an error if there is one that has nothing of what was sent in it."""
     try:
         code = msgspec.json.decode(body, type=_Refusal).error
     except (msgspec.DecodeError, UnicodeDecodeError):
-        code = ""
-    return f"{status} {code}" if _CODE.fullmatch(code) else str(status)
+        return str(status)
+    is_code = _CODE.fullmatch(code) is not None and not any(mask.repeats(code) for mask in masks)
+    return f"{status} {code}" if is_code else str(status)

@@ -114,6 +114,19 @@ def test_a_start_that_was_none_is_given_back():
     assert quota.opens_at(2.0) > 59
 
 
+@pytest.mark.parametrize("allowance", [Allowance(2, 1), Allowance(2, 60)])
+def test_more_may_be_given_back_than_still_counts(allowance):
+    quota = Quota([allowance])
+    starts = spent(quota, 4 * allowance.period)
+    assert len(starts) > allowance.count
+    for _ in starts:
+        quota.give_back()
+    now = starts[-1]
+    assert quota.opens_at(now) <= now
+    later = spent(quota, now + 2 * allowance.period, begin=now)
+    assert most(later, allowance.period) == allowance.count
+
+
 def test_other_allowances_count_on_from_what_has_been_counted():
     quota = Quota([Allowance(10, 60)])
     for _ in range(6):

@@ -129,6 +129,9 @@ def test_secrets_are_read_from_where_batches_may_read(folder, monkeypatch):
     ]
     (problem,) = refused(text.format(place="file: /etc/hostname"), folder, given)
     assert "mine.yaml:4: http.auth.0.token: lies outside of service.files (data); " in problem
+    os.mkfifo(folder / "data" / "pipe")
+    (problem,) = refused(text.format(place="file: data/pipe"), folder, given)
+    assert problem.endswith("its file 'data/pipe' can not be read: it is no regular file")
 
 
 @pytest.mark.parametrize(
