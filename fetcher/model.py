@@ -147,7 +147,8 @@ class Response(msgspec.Struct):
     if the certificate was not checked. ``revalidated``: the body did not change, and is that of an earlier run.
     ``resumed_at``: the offset in bytes from which on the body was fetched this time. ``proxy``: which one was used.
     ``crawl_delay``: the least seconds between two requests that the host's robots.txt asks for. ``rate_limit``: what
-    the answer says of the budget that it was a part of.
+    the answer says of the budget that it was a part of. ``more``: how many requests it took of the job's host after the
+    first one, for redirects within it and to answer challenges.
     """
 
     status: int | None
@@ -172,6 +173,7 @@ class Response(msgspec.Struct):
     verified: bool = True
     crawl_delay: float | None = None
     rate_limit: RateLimit | None = None
+    more: int = 0
     redirects: list[Redirect] = []
     timings: Timings = msgspec.field(default_factory=Timings)
 

@@ -237,6 +237,16 @@ class Scheduler:
         if quota.tell(limit, started, now, own=own):
             self._shared.reopen(quota, now)
 
+    def charge(self, name: str, requests: int, now: float) -> None:
+        """Take into account that a job of a host took so many requests more than the one that it began with."""
+        line = self._line(name, now)
+        accounts.charge(line, requests, now)
+        if line.host.limits.interval:
+            for _ in range(requests):
+                line.host.free_at = next_start(line.host.free_at, now, line.host.limits)
+        self._list(line, now)
+        self._tell(line, now)
+
     def closed(self, name: str, now: float) -> float | None:
         """Return for how many seconds in all the budgets of a host have let nothing start, None if it has none."""
         line = self._lines.get(name)
@@ -321,7 +331,8 @@ class Scheduler:
             self._shared.leave(line, now)
         self._lines.clear()
         self._missed.clear()
-        self._purse.close(now)
+        for quota in self._purse.close(now):
+            self._shared.reopen(quota, now)
         self._shared.sweep(now)
 
     # As the others of a host see it: `fetcher.engine.hosts.Asker`

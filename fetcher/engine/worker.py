@@ -29,9 +29,9 @@ class Worker:
     """Makes single attempts: picks the transport by the scheme of the URL and describes what came of it.
 
     ``deadline`` is how many seconds a job has from the start of its first attempt on, over all attempts.
-    ``on_crawl_delay`` is told of responses that say how often their host wants to be asked, ``on_rate_limit`` of those
-    that say what is left of a budget, and how many seconds ago the attempt began. ``expect`` is what answers
-    are held to, None if there is nothing but their status.
+    ``on_crawl_delay`` is told of responses that say how often their host wants to be asked, ``on_charge`` of those
+    that say what is left of a budget, or that took more than one request of it, and how many seconds ago the attempt
+    began. ``expect`` is what answers are held to, None if there is nothing but their status.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Worker:
         deadline: float = inf,
         on_crawl_delay: Callable[[Job, Response], None] | None = None,
         expect: Expectation | None = None,
-        on_rate_limit: Callable[[Job, Response, float], None] | None = None,
+        on_charge: Callable[[Job, Response, float], None] | None = None,
     ) -> None:
         self._batch = batch
         self._transports = transports
@@ -50,7 +50,7 @@ class Worker:
         self._method_with_body = method_with_body(default_method)
         self._deadline = deadline
         self._on_crawl_delay = on_crawl_delay
-        self._on_rate_limit = on_rate_limit
+        self._on_charge = on_charge
         self._expect = expect
 
     async def attempt(self, job: Job, queued: float) -> tuple[Result, Attempt | None]:
@@ -64,8 +64,8 @@ class Worker:
         answer = await self._fetch(job, self._deadline - age)
         total = time.perf_counter() - started
         told = answer if isinstance(answer, Response) else answer.response
-        if told is not None and told.rate_limit is not None and self._on_rate_limit is not None:
-            self._on_rate_limit(job, told, total)
+        if told is not None and (told.rate_limit is not None or told.more) and self._on_charge is not None:
+            self._on_charge(job, told, total)
         has_body = job.body is not None or job.parts is not None
         method = job.method or (self._method_with_body if has_body else self._default_method)
         result = Result(

@@ -145,7 +145,7 @@ class CsvFormat:
 def _header(head: bytes, delimiter: str) -> list[str]:
     """Return the columns of what begins so. Raises ValueError if it does not begin with a whole header row."""
     lines = list(io.StringIO(head.decode("utf-8-sig", "replace"), newline=""))
-    rows = csv.reader(lines, delimiter=delimiter)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         columns = next(rows, [])
     except csv.Error as error:

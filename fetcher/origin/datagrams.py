@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, cast
 
 _FIRST_ORDINARY = 1024
@@ -42,9 +43,17 @@ class DatagramServer:
     """Listens for datagrams until it is closed."""
 
     async def start(self, host: str, port: int) -> None:
-        """Listen; a port of 0 is a free one."""
+        """Listen; a port of 0 is a free one. Raises OSError if it is not to be had."""
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(DatagramEcho, local_addr=(host, port))
+        family, kind, protocol, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
+        # Bound here: uvloop says less of why it could not, and leaves a transport behind.
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.bind(address)
+            self._transport, _ = await loop.create_datagram_endpoint(DatagramEcho, sock=listening)
+        except BaseException:
+            listening.close()
+            raise
 
     @property
     def port(self) -> int:

@@ -15,17 +15,23 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from raw_server import ok, raw_server
 from servers.oauth import CLIENT, REFRESH, SECRET, OAuthServer, oauth_server
 from transport_factories import failure, http_transport, job
 
-from fetcher.errors import ConfigError, ErrorKind, StateBusyError
+from fetcher.errors import ConfigError, ErrorKind, FetchError, StateBusyError
+from fetcher.model import Response
 from fetcher.settings import BodySettings, RequestSettings
+from fetcher.transports.http.credentials.tokens import Token
 from fetcher.transports.http.transport import HttpConfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
+
+    from raw_server import Peer
 
     from fetcher.transports.http.transport import HttpTransport
 
@@ -301,6 +307,75 @@ async def test_credentials_that_are_refused_fail_jobs_at_once():
         assert len(server.forms) == 1
 
 
+@pytest.mark.parametrize("auth", ["basic", "body"])
+@pytest.mark.parametrize("echo", ["secret", "authorization", "piece", "refresh", "text"])
+async def test_f107_a_token_endpoint_that_repeats_what_it_was_sent_is_not_quoted(auth: str, echo: str):
+    secret = "geheim-0123456789-abcdefghijklmnop"
+
+    async def script(peer: Peer) -> None:
+        request = (await peer.request()).decode()
+        said = re.search(r"\r\nauthorization: basic (\S+)", request, re.IGNORECASE)
+        token = {
+            "secret": secret,
+            "authorization": (said[1] if said else secret).lower()[:40],
+            "piece": "x_" + secret[4:14],
+            "refresh": REFRESH,
+            "text": "not good",
+        }[echo]
+        body = json.dumps({"error": token}).encode()
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    async with raw_server(script) as server:
+        fields = {"token_url": server.url("/token"), "client_secret": secret, "client_auth": auth}
+        grant = {"grant": "refresh_token", "refresh_token": REFRESH}
+        made = {"hosts": ["*"], "type": "oauth2", "client_id": "id", "insecure": True} | fields | grant
+        async with http_transport("connection", auth=[made]) as transport:
+            error = await failure(transport, job(server.url("/")))
+    assert error.message == "the token endpoint 127.0.0.1 refused: 400"
+
+
+async def test_f107_nor_is_one_that_is_no_http():
+    secret = "geheim-0123456789-abcdefghijklmnop"
+
+    async def script(peer: Peer) -> None:
+        request = await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n" + request.partition(b"\r\n\r\n")[2][-58:] + b"\r\n\r\n")
+
+    async with raw_server(script) as server:
+        made = {"hosts": ["*"], "type": "oauth2", "client_id": "id", "insecure": True, "client_secret": secret}
+        made |= {"token_url": server.url("/token"), "client_auth": "body"}
+        async with http_transport("connection", auth=[made]) as transport:
+            error = await failure(transport, job(server.url("/")))
+    assert "not a header field" in error.message
+    assert not any(secret[at : at + 6] in error.message for at in range(len(secret) - 5))
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({"token_type": None, "expires_in": None}, None),
+        ({"expires_in": ""}, None),
+        ({"expires_in": "soon"}, None),
+        ({"expires_in": "NaN", "refresh_token": None}, None),
+        ({"expires_in": "3600"}, 3600.0),
+        ({"expires_in": 0}, 0.0),
+    ],
+)
+async def test_what_a_token_endpoint_leaves_empty_it_has_not_said(fields: dict[str, Any], seconds: float | None):
+    body = json.dumps({"access_token": "t"} | fields).encode()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.send(ok(body))
+
+    async with raw_server(script) as server:
+        made = {"hosts": ["*"], "type": "oauth2", "client_id": "id", "insecure": True, "client_secret": "s"}
+        async with http_transport("connection", auth=[made | {"token_url": server.url("/token")}]) as transport:
+            assert (await transport.fetch(job(server.url("/")))).status == 200
+    assert msgspec.json.decode(body, type=Token, strict=False).lifetime == seconds
+
+
 async def test_f59_the_wait_for_a_token_is_not_charged_to_the_request():
     async with (
         oauth_server() as server,
@@ -331,8 +406,13 @@ async def test_a_token_that_is_revoked_is_replaced_once_for_all_who_wait(clock):
         clock[0] += 60
         server.revoke()
         server.delay = 0.05
-        answers = await asyncio.gather(*map(transport.fetch, urls))
-        assert {answer.status for answer in answers} == {200}
+        answers = await asyncio.gather(*map(transport.fetch, urls), return_exceptions=True)
+        # One of those who waited goes on at once, and for the others it is as if they had not begun.
+        waited = [answer for answer in answers if isinstance(answer, FetchError)]
+        assert {error.postpone for error in waited} == {0.01}
+        assert {answer.status for answer in answers if isinstance(answer, Response)} == {200}
+        assert 0 < len(waited) < 50
+        assert {(await transport.fetch(wanted)).status for wanted in urls} == {200}
         assert len(server.forms) == 2
         assert 1 <= server.refused <= 50
 

@@ -151,3 +151,28 @@ async def test_f107_a_key_that_a_next_url_repeats_is_used_and_not_shown(tmp_path
         del first[name], second[name]
     assert "eim" not in json.dumps([first, second])
     assert second["url"] == second["final_url"] == f"{url}&key=***&page=2"
+
+
+@pytest.mark.parametrize(("secret", "asked_twice"), [("demo", True), ("demo-0123456789", False)])
+async def test_f107_a_next_url_is_not_changed_by_a_short_key_and_has_no_long_one_in_its_path(
+    tmp_path, secret, asked_twice
+):
+    asked = []
+
+    async def serve(peer):
+        while True:
+            asked.append((await peer.request()).split(b" ")[1].decode())
+            await peer.send(page(f"/{secret}/x?cat={secret}&key={secret}" if len(asked) == 1 else None))
+
+    key = {"type": "api_key", "hosts": ["a.test"], "name": "key", "in": "query", "key": secret, "insecure": True}
+    http = TEST_HOSTS | {"auth": [key]}
+    async with raw_server(serve) as server:
+        url = f"http://a.test:{server.port}/"
+        records = await run_batch(tmp_path, [url], pagination={"next": "link"}, http=http, max_failures="100%")
+    if asked_twice:
+        assert asked == ["/?key=demo", "/demo/x?cat=demo&key=demo"]
+        assert records[1]["url"] == records[1]["final_url"] == f"{url}demo/x?cat=demo&key=***"
+    else:
+        (record,) = records
+        assert (record["error_kind"], len(asked)) == ("bad_pagination", 1)
+        assert secret not in json.dumps({name: record[name] for name in record if name != "body"})

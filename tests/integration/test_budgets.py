@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import re
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -137,6 +139,105 @@ async def test_a_budget_that_is_used_up_is_used_up_for_all_and_says_so():
             batch.drain()
         assert await asyncio.gather(*running) == [False, False]
     assert len(counter.asked) == 30
+
+
+class Tokens(Counter):
+    """A token endpoint, too, which takes its time; ``lasts``: for how many seconds a token is good."""
+
+    def __init__(self, *, takes: float, lasts: float) -> None:
+        super().__init__()
+        self.tokens = 0
+        self._takes, self._lasts = takes, lasts
+
+    async def serve(self, peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            if not request.startswith(b"POST /token"):
+                self.asked.append(time.monotonic())
+                await peer.send(ok())
+                continue
+            self.tokens += 1
+            await asyncio.sleep(self._takes)
+            await peer.send(ok(json.dumps({"access_token": f"t{self.tokens}", "expires_in": self._lasts}).encode()))
+
+    def most(self, seconds: float) -> int:
+        """Return how many requests there were at most in any time of that length."""
+        return max(sum(at <= other < at + seconds for other in self.asked) for at in self.asked)
+
+
+@pytest.mark.parametrize("lasts", [3600.0, 2.0])
+async def test_no_budget_is_exceeded_when_a_token_comes_for_which_jobs_have_waited(folder: Path, lasts: float):
+    counter = Tokens(takes=0.6, lasts=lasts)
+    async with raw_server(counter.serve) as server:
+        oauth = {"type": "oauth2", "token_url": server.url("/token"), "client_id": "id", "client_secret": "s"}
+        entry = oauth | {"hosts": ["a.test"], "insecure": True, "budget": ["20/s"]}
+        records = await run_batch(
+            folder,
+            [server.url(f"/{number}", host="a.test") for number in range(60)],
+            http=TEST_HOSTS | {"auth": [entry]},
+            limits={"per_host": {"concurrency": 50}},
+        )
+    assert {(record["outcome"], record["attempts"]) for record in records} == {("ok", 1)}
+    assert len(counter.asked) == 60
+    # Two more, as what is sent evenly does not arrive so.
+    assert counter.most(1.0) <= 22
+    assert counter.tokens == 1 if lasts > 60 else counter.tokens > 1
+
+
+class Challenging(Counter):
+    """Takes each nonce of Digest once, so that every job takes two requests."""
+
+    async def serve(self, peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            self.asked.append(time.monotonic())
+            nonces = re.findall(rb'nonce="(\w+)"', request)
+            if nonces and nonces[0] in self.nonces:
+                self.nonces.remove(nonces[0])
+                await peer.send(ok())
+                continue
+            self.nonces.add(b"%d" % len(self.asked))
+            challenge = b'WWW-Authenticate: Digest realm="r", qop="auth", nonce="%d"\r\n' % len(self.asked)
+            await peer.send(b"HTTP/1.1 401 No\r\n%sContent-Length: 0\r\n\r\n" % challenge)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nonces: set[bytes] = set()
+
+
+async def test_requests_that_answer_a_challenge_are_charged_as_well(folder: Path):
+    counter = Challenging()
+    async with raw_server(counter.serve) as server:
+        digest = {"type": "digest", "username": "u", "password": "p"}
+        entry = digest | {"hosts": ["a.test"], "insecure": True, "budget": ["40/s", "1000/h"]}
+        records = await run_batch(
+            folder,
+            [server.url(f"/{number}", host="a.test") for number in range(30)],
+            http=TEST_HOSTS | {"auth": [entry]},
+        )
+    assert {record["outcome"] for record in records} == {"ok"}
+    assert len(counter.asked) >= 45
+    assert counter.asked[-1] - counter.asked[0] > (len(counter.asked) - 1) / 40 - 0.15
+    (used,) = json.loads((folder / "state" / "budgets.json").read_bytes())["used"].values()
+    assert sum(starts for _, starts in used[0]["starts"]) == len(counter.asked)
+
+
+async def test_redirects_within_a_host_are_charged_as_well(folder: Path):
+    counter = Counter()
+
+    async def serve(peer: Peer) -> None:
+        while True:
+            target = (await peer.request()).split(b" ")[1]
+            counter.asked.append(time.monotonic())
+            moved = b"HTTP/1.1 302 Found\r\nLocation: /x%s\r\nContent-Length: 0\r\n\r\n" % target
+            await peer.send(ok() if target.startswith(b"/x") else moved)
+
+    async with raw_server(serve) as server:
+        urls = [server.url(f"/{number}", host="a.test") for number in range(20)]
+        records = await run_batch(folder, urls, http=auth("a.test", budget=["40/s"]))
+    assert {record["outcome"] for record in records} == {"ok"}
+    assert len(counter.asked) == 40
+    assert counter.asked[-1] - counter.asked[0] > 39 / 40 - 0.15
 
 
 async def test_the_budget_of_a_host_is_its_own(folder: Path):

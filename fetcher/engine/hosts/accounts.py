@@ -95,11 +95,13 @@ class Purse:
                 break
         return tuple(dict.fromkeys(found))
 
-    def close(self, now: float) -> None:
-        """Let the accounts go. May be called twice."""
+    def close(self, now: float) -> list[Quota]:
+        """Let the accounts go; return their quotas, which may have become less strict. May be called twice."""
+        left = list(self._joined.values())
         for index in self._joined:
             self._accounts.leave(self._rules[index], now)
         self._joined.clear()
+        return left
 
     def _quota(self, index: int) -> Quota:
         if index not in self._joined:
@@ -134,6 +136,13 @@ def take(line: Line, now: float) -> None:
     """Charge a start to all budgets of a line."""
     for quota in line.quotas:
         quota.take(now)
+
+
+def charge(line: Line, requests: int, now: float) -> None:
+    """Charge requests to all budgets of a line that have been sent although nothing began."""
+    for quota in line.quotas:
+        for _ in range(requests):
+            quota.charge(now)
 
 
 def give_back(line: Line) -> None:

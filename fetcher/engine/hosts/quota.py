@@ -219,6 +219,10 @@ class Quota:
         self._last_at = now
         if self._told is not None:
             self._told.left = max(0, self._told.left - 1)
+        self.charge(now)
+
+    def charge(self, now: float) -> None:
+        """Count one more request of something that has begun already. Whether there is room for it nobody asked."""
         for bound in self.bounds:
             bound.take(now)
         self._note_closed(now)

@@ -1,4 +1,4 @@
-"""What answers say is left of a budget, brought to the scheduler whose requests are charged to it."""
+"""What answers say is left of a budget, and what they took of it, brought to the scheduler whose requests are charged to it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 def teller(scheduler: Scheduler) -> Callable[[Job, Response, float], None]:
-    """Return what tells a scheduler of answers with a ``rate_limit``, to requests that began so many seconds ago."""
+    """Return what tells a scheduler of answers with a ``rate_limit``, to requests that began so many seconds ago.
+
+    And of those that took ``more`` requests than the one that was charged when the job began.
+    """
 
     def tell(job: Job, response: Response, took: float) -> None:
         now = asyncio.get_running_loop().time()
+        if response.more:
+            scheduler.charge(job.host, response.more, now)
         # After redirects it is the last host that says so.
         host = (urlsplit(response.final_url).hostname or job.host) if response.redirects else job.host
         if response.rate_limit is not None:

@@ -16,6 +16,7 @@ from fetcher.transports.bodies.reading import BodyReader
 from fetcher.transports.http.caching.recall import NOT_MODIFIED, UNCOMMON, Known, Recall, check_asked
 from fetcher.transports.http.credentials.api_key import MaskedAnswer
 from fetcher.transports.http.exchange import USUAL_LANE, Answer, Exchange, Hop
+from fetcher.transports.http.origins import host_of
 from fetcher.transports.http.rate_limits import rate_limit
 from fetcher.transports.http.redirects import (
     REDIRECTS,
@@ -46,13 +47,15 @@ class Means(msgspec.Struct):
 class Fetch:
     """The fetch of one job. ``redirects`` were followed so far; ``response`` is there from the last head on."""
 
-    __slots__ = ("_job", "_known", "_means", "_watch", "redirects", "response")
+    __slots__ = ("_job", "_known", "_means", "_more", "_watch", "redirects", "response")
 
     def __init__(self, means: Means, job: Job, watch: Watch) -> None:
         self._means = means
         self._job = job
         self._watch = watch
         self._known: Known | None = None
+        # Requests of the job's host after the first.
+        self._more = 0
         self.redirects: list[Redirect] = []
         self.response: Response | None = None
 
@@ -64,6 +67,8 @@ class Fetch:
             send = self._means.exchange.send if self._means.recall is None else self._recalling
             answer = await send(hop, trace)
             self._watch.progress()
+            if trace.resent and host_of(hop.url) == self._job.host:
+                self._more += trace.resent
             try:
                 location = answer.fields.get("Location") if answer.status in REDIRECTS else None
                 if location is None or not self._means.redirects.most:
@@ -82,6 +87,8 @@ class Fetch:
             error.sent = error.sent or bool(self.redirects)
             error.redirects = self.redirects
             error.response = self.response
+            if self.response is not None:
+                self.response.more = self._more
             if error.status is None and self.response is not None:
                 error.status = self.response.status
         return error
@@ -98,6 +105,8 @@ class Fetch:
         following = _following(hop, answer, policy)
         self.response = None
         self.redirects.append(Redirect(hop.url, answer.status, named))
+        if host_of(following.url) == self._job.host:
+            self._more += 1
         return following
 
     async def _recalling(self, hop: Hop, trace: HopTrace) -> Answer:
@@ -123,6 +132,7 @@ class Fetch:
     async def _receive(self, hop: Hop, answer: Answer, timings: Timings) -> Response:
         response = self.response = head_of(hop, answer, timings, self.redirects)
         response.length_unknown = answer.length_unknown
+        response.more = self._more
         response.rate_limit = rate_limit(answer.headers, answer.fields)
         known, recall = self._known, self._means.recall
         if answer.status in UNCOMMON:

@@ -37,6 +37,8 @@ class HopTrace(Trace):
     connected = False
     sent = False
     held = 0.0
+    # Requests that were sent once more, to answer what the first was answered with.
+    resent = 0
     dns_started: float | None = None
     connect_started: float | None = None
     tls_started: float | None = None

@@ -266,6 +266,12 @@ def test_a_default_that_another_setting_outdoes_is_no_contradiction(loaded):
     loaded(SHORT + "limits: {concurrency: 2}\nrequest: {timeout: {total: 1s}}\nretry: {max_backoff: 100ms}\n")
 
 
+def test_what_goes_round_a_proxy_is_no_contradiction_where_it_may(loaded):
+    for proxy in ("{urls: 'http://p.test:1', no_proxy: [a.test]}", "env"):
+        loaded(f"sources: ['ftp://a.test/x']\nsinks: [out.jsonl]\nhttp: {{proxy: {proxy}}}\n")
+    loaded("sources: ['ws://a.test/x', ftp.txt]\nsinks: [out.jsonl]\nhttp: {proxy: 'http://p.test:1'}\n")
+
+
 def test_a_name_within_a_pattern_is_no_contradiction(loaded):
     hosts = "{'a-?.example.org': {}, '*.example.org': {}, api.example.org: {}, '::1': {}, 10.0.0.1: {}, '*': {}}"
     assert len(loaded(SHORT + f"limits: {{hosts: {hosts}}}\n").limits.hosts) == 6

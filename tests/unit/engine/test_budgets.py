@@ -245,6 +245,25 @@ def test_batches_with_one_key_share_its_budget_and_those_with_another_do_not():
     assert (first + second, third) == (30, 40)
 
 
+def test_who_waits_for_a_key_is_woken_when_the_batch_has_ended_that_was_strict_with_it():
+    world = World(LimitSettings(adapt=False))
+    rules = [BudgetRule("key", ["*"], budget=(Allowance(count, 3600),)) for count in (5, 1000)]
+    strict, other = (
+        SimulatedEngine(world, LimitSettings(concurrency=10), {host: 20}, budgets=[rule])
+        for host, rule in zip("ab", rules, strict=True)
+    )
+    strict.begin()
+    world.run(5.0)
+    other.begin()
+    world.run(6.0)
+    other.feed()
+    world.run(10.0)
+    assert (world.started(strict), world.started(other), other.scheduler.waiting) == (5, 0, 0)
+    strict.scheduler.close(world.now)
+    world.run(30.0)
+    assert world.started(other) == 20
+
+
 def test_a_key_is_as_strict_as_all_who_use_it_now():
     accounts = Accounts()
     purses = [Purse(accounts, [BudgetRule("key", ["a"], budget=(Allowance(count, 60),))]) for count in (5, 3)]

@@ -214,7 +214,7 @@ def test_rows_go_on_with_the_columns_that_are_there(head, columns):
         (b"url,url\r\n", "has a column twice"),
         (b"url,body\r\n", "the column body without body_encoding"),
         (b"url,status", "does not begin with a whole header row"),
-        (b'url,"status\r\n', "does not begin with a whole header row"),
+        (b'url,"status\r\n', "does not begin with a header row: unexpected end of data"),
         (b"\r\n", "does not begin with a whole header row"),
         (b"\x00\xff\r\n", "a record has no field"),
         (b"u" * 200_000 + b"\r\n", "does not begin with a header row: field larger than"),

@@ -25,7 +25,7 @@ from fetcher.transports.http.credentials.hosts import AuthSettings
 from fetcher.transports.http.credentials.masking import MASK, Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aiohttp import ClientTimeout
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fetcher.transports.http.tracing import HopTrace
 
 _SHOWN = 200
+_TARGET = re.compile(r"(<[^>]*>)")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -81,6 +82,7 @@ class ApiKey:
         self._name = name
         self._key = key
         self._in_query = in_query
+        self.parameter = name if in_query else None
         self._mask = Mask(key)
 
     async def send(self, hop: Hop, trace: HopTrace, exchange: Exchange) -> Answer:
@@ -113,13 +115,26 @@ class ApiKey:
         """Return response headers without the key; the same list if none has it."""
         if not any(self._mask.is_in(name) or self._mask.is_in(value) for name, value in headers):
             return headers
-        return [(self.mask(name), self.mask(value)) for name, value in headers]
+        return [(self.mask(name), self._value(name, value)) for name, value in headers]
 
     def fields(self, fields: Mapping[str, str]) -> Mapping[str, str]:
         """Return the same of what finds them by their names."""
         if not any(map(self._mask.is_in, [*fields, *fields.values()])):
             return fields
-        return CIMultiDict((self.mask(name), self.mask(value)) for name, value in fields.items())
+        return CIMultiDict((self.mask(name), self._value(name, value)) for name, value in fields.items())
+
+    def _value(self, name: str, value: str) -> str:
+        if name.lower() != "link":
+            return self.mask(value)
+        # Next pages are looked for in what is shown, and a word of their URLs may be a short key by chance.
+        pieces = _TARGET.split(value)
+        pieces[::2] = map(self.mask, pieces[::2])
+        pieces[1::2] = map(self._target, pieces[1::2])
+        return "".join(pieces)
+
+    def _target(self, target: str) -> str:
+        target = _without_value(target, self._name, self._mask) if self._in_query else target
+        return self.mask(target) if self._mask.is_surely_in(target) else target
 
     def followed(self, reference: str) -> str:
         """Return where to follow a reference to: the same, with no key in its parameter.
@@ -184,9 +199,15 @@ def following(entries: Iterable[AuthSettings]) -> Callable[[str], str] | None:
     return partial(_followed, keys) if keys else None
 
 
-def _followed(keys: Iterable[ApiKey], reference: str) -> str:
+def _followed(keys: Sequence[ApiKey], reference: str) -> str:
     for key in keys:
         reference = key.followed(reference)
+    address, _, query = reference.partition("#")[0].partition("?")
+    names = {key.parameter for key in keys}
+    others = [part for part in query.split("&") if unquote_plus(part.partition("=")[0]) not in names]
+    if MASK in address or any(MASK in part for part in others):
+        # It stood in a header, from which it was taken out.
+        raise BadReferenceError(f"points to {mask_userinfo(reference)[:_SHOWN]!r}, which had the API key there")
     return reference
 
 

@@ -190,7 +190,9 @@ class AuthenticatingExchange:
         answer = await self._send(hop, trace, sent)
         if answer.status == _UNAUTHORIZED and scheme.refused(hop, sent, answer):
             await _drain(answer)
-            answer = await self._send(hop, trace, await scheme.authorization(hop, trace))
+            authorization = await scheme.authorization(hop, trace)
+            trace.resent += 1
+            answer = await self._send(hop, trace, authorization)
         return answer
 
     async def open(self) -> None:

@@ -40,7 +40,8 @@ class Mask:
         self._is_long = len(secret) >= LEAST_ANYWHERE
         # One that has a percent sign in it may look as if it was encoded already.
         self._readings = [_PERCENT, _AS_IT_IS] if "%" in secret else [_PERCENT]
-        forms = [_plain(form, reading) for form in (secret, _as_bytes(secret)) for reading in self._readings]
+        written = {secret, *map(_as_bytes, (secret, secret.lower(), secret.upper()))}
+        forms = [_plain(form, reading) for form in written for reading in self._readings]
         self._pieces = frozenset(piece for form in forms for piece in _pieces(form))
 
     def is_in(self, text: str) -> bool:

@@ -2,6 +2,10 @@
 
 A token endpoint that is down for a while puts jobs off and fails none: `FetchError.postpone`. One that refuses, or that
 is down for longer than the ``patience`` of its entry, fails them with kind ``auth_failed``.
+
+Who waits for a token began long ago by the count of a budget, or of a rate. If all who waited left at once when it
+comes, that would be as many requests too many. So one of them goes on, and the others begin anew, as their turn comes.
+While the old token is good nobody waits at all.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import msgspec
 
 from fetcher.errors import ErrorKind, FetchError
 from fetcher.transports.http.credentials.tokens import Token, TokenError
+from fetcher.transports.http.redirects import RedirectedHop
 from fetcher.transports.watchdog import Phase
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ _SHORTEST = 1.0
 # An endpoint that is down is asked again after this long, then twice as long, and so on.
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
+# Whoever has waited for somebody else's token comes again after this long, in which nothing has to happen.
+_AGAIN = 0.01
 # What is wrong with refused credentials may be mended at any time.
 _PAUSE_IF_REFUSED = 30.0
 # A refresh token that may be on its way is waited for at the end: the one before it may be worth nothing any more.
@@ -147,6 +154,7 @@ class OAuthScheme:
         # What came and could not be kept yet.
         self._unkept: _Got | None = None
         self._getting: asyncio.Task[str] | None = None
+        self._awaited = False
         self._failure: TokenError | None = None
         self._failures = 0
         self._down_since = 0.0
@@ -156,22 +164,41 @@ class OAuthScheme:
         """Get ready. Raises ConfigError or StateError if a refresh token can not be kept."""
         await self._grant.open()
 
-    async def authorization(self, hop: Hop, trace: HopTrace) -> str | None:  # noqa: ARG002
-        """Return the token as RFC 6750 has it sent, after waiting for it if need be. Raises FetchError."""
+    async def authorization(self, hop: Hop, trace: HopTrace) -> str | None:
+        """Return the token as RFC 6750 has it sent, after waiting for it if there is none that is good.
+
+        Raises FetchError, for all who wait but the first with ``postpone``.
+        """
         now = monotonic()
         if self._value is not None and now < self._renewed_at:
             return self._value
-        if self._getting is None:
-            if self._failure is not None and now < self._paused_until:
-                return self._in_need(self._failure, now)
-            self._getting = asyncio.create_task(self._get(), name="token")
-            self._getting.add_done_callback(self._ended)
+        getting = self._renewal(now)
+        if self._value is not None and self._is_good(now):
+            return self._value
+        if getting is None:
+            raise self._refusal(self._failure, now)
+        is_first, self._awaited = not self._awaited, True
         try:
             # Nobody is charged for the wait, and whoever gives up must not take the token from the others who wait.
             with trace.hold(Phase.TOKEN):
-                return await asyncio.shield(self._getting)
+                value = await asyncio.shield(getting)
         except TokenError as error:
-            return self._in_need(error, monotonic())
+            raise self._refusal(error, monotonic()) from None
+        # What has been sent somewhere and was redirected here can not begin anew.
+        if is_first or isinstance(hop, RedirectedHop):
+            return value
+        raise FetchError(ErrorKind.AUTH_FAILED, "waited for a token", sent=False, postpone=_AGAIN)
+
+    def _renewal(self, now: float) -> asyncio.Task[str] | None:
+        """Return what gets a token, None as long as the token endpoint is left alone."""
+        if self._getting is None and (self._failure is None or now >= self._paused_until):
+            self._getting = asyncio.create_task(self._get(), name="token")
+            self._getting.add_done_callback(self._ended)
+            self._awaited = False
+        return self._getting
+
+    def _is_good(self, now: float) -> bool:
+        return self._got is not None and now < self._got.at + self._got.lasts
 
     def refused(self, hop: Hop, sent: str | None, answer: Answer) -> bool:  # noqa: ARG002
         """Throw a token away that was refused; one that is younger than the request was, or just got, is kept."""
@@ -235,13 +262,12 @@ class OAuthScheme:
         # The last time to ask is when the patience ends.
         self._paused_until = now + (min(pause, left) if left > 0 else min(pause, _LONGEST_PAUSE))
 
-    def _in_need(self, error: TokenError, now: float) -> str:
-        """Return the token that is there, if it is still good for a moment. Raises FetchError."""
-        if self._value is not None and self._got is not None and now < self._got.at + self._got.lasts:
-            return self._value
-        message, postpone = error.message, None
-        if error.passing and now < self._down_since + self._patience:
-            postpone = max(0.0, self._paused_until - now)
-        elif error.passing:
-            message = f"{message}, for longer than the patience of {self._patience:g} s"
-        raise FetchError(ErrorKind.AUTH_FAILED, message, sent=False, postpone=postpone)
+    def _refusal(self, error: TokenError | None, now: float) -> FetchError:
+        """Return why there is no token: for now, or (without ``postpone``) for this job."""
+        message, postpone = "there is no token" if error is None else error.message, None
+        if error is not None and error.passing:
+            if now < self._down_since + self._patience:
+                postpone = max(0.0, self._paused_until - now)
+            else:
+                message = f"{message}, for longer than the patience of {self._patience:g} s"
+        return FetchError(ErrorKind.AUTH_FAILED, message, sent=False, postpone=postpone)

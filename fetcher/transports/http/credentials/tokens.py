@@ -76,7 +76,7 @@ class Token(msgspec.Struct):
     def lifetime(self) -> float | None:
         """For how many seconds it is good, None if that is not said."""
         try:
-            seconds = float(self.expires_in or "nan") if self.expires_in != 0 else 0.0
+            seconds = float("nan" if self.expires_in is None else self.expires_in)
         except ValueError:
             return None
         return seconds if isfinite(seconds) else None

@@ -65,7 +65,11 @@ def message(template: bytes, said: bytes, key: str) -> str:
 
 
 @given(
-    template=st.sampled_from(QUOTING), form=st.sampled_from(FORMS), key=KEYS, before=st.integers(0, 90), cut=st.booleans()
+    template=st.sampled_from(QUOTING),
+    form=st.sampled_from(FORMS),
+    key=KEYS,
+    before=st.integers(0, 90),
+    cut=st.booleans(),
 )
 def test_no_message_has_a_piece_of_a_key_wherever_what_it_quotes_was_cut(template, form, key, before, cut):
     said = b"p" * before + b"!" + form(key).encode()
