@@ -1,4 +1,4 @@
-"""What answers say is left of a budget, and what they took of it, brought to the scheduler whose requests are charged to it."""
+"""What answers say is left of a budget, and what they took of it, brought to the scheduler that is charged for it."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ _ESCAPE = re.compile(r"\\+(?:x([89a-fA-F][0-9a-fA-F])|u([0-9a-fA-F]{4})|U([0-9a-
 _NO_WORD = re.compile(r"[^a-z0-9]")
 # Bytes that are not UTF-8, as they stand in text (PEP 383).
 _ESCAPED_BYTES = range(0xDC80, 0xDD00)
-# What messages lose on their way: blanks are drawn together, and some signs stand for them, or are left out.
-_LOST = "+^\\"
+# What messages lose on their way, or have more of: a driver's arrows, escapes, and blanks that are none of a URL.
+_LOST = "^\\\t\r\n"
 _LAST = 0x10FFFF
 
 
@@ -115,8 +115,10 @@ def _plain(text: str, reading: re.Pattern[str]) -> list[_Unit]:
     units = []
     for match in _ESCAPE.finditer("".join(unit.character for unit in decoded)):
         character = _character(match).lower()
-        if len(character) == 1 and not character.isspace() and character not in _LOST:
-            units.append(_Unit(character, decoded[match.start()].start, decoded[match.end() - 1].end))
+        if len(character) == 1 and character not in _LOST:
+            start, end = decoded[match.start()].start, decoded[match.end() - 1].end
+            # A plus in a query is a space.
+            units.append(_Unit(" " if character == "+" else character, start, end))
     return units
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEY = "k3y/with+all&of=it 1"
-LOST = " +^\\"
+LOST = {ord("^"): None, ord("\\"): None, ord("+"): " "}
 # Each has a message of its own, which quotes what stands in its place.
 QUOTING = [
     b"%s\r\n\r\n",
@@ -49,8 +49,8 @@ def leaks(message: str, key: str) -> set[str]:
     escaped = re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), message)
     seen = {message, escaped, unquote(unquote(message)), unquote(unquote(escaped))}
     seen |= {text.encode("latin-1", "replace").decode("utf-8", "replace") for text in set(seen)}
-    seen |= {"".join(character for character in text.lower() if character not in LOST) for text in set(seen)}
-    plain = "".join(character for character in key.lower() if character not in LOST)
+    seen |= {text.lower().translate(LOST) for text in set(seen)}
+    plain = key.lower().translate(LOST)
     pieces = {plain[at : at + LEAST_PIECE] for at in range(len(plain) - LEAST_PIECE + 1)}
     return {piece for piece in pieces for text in seen if piece in text}
 
