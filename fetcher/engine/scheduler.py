@@ -293,7 +293,9 @@ class Scheduler:
                 continue
             if line.rest is not None:
                 self._shared.wake(line, now)
-            name, (free_at, held) = line.host.name, accounts.demand(line, now, HORIZON)
+            name, free_at, held = line.host.name, line.host.free_at, line.room
+            if line.quotas:
+                free_at, held = accounts.demand(line, now, HORIZON)
             if free_at <= now + HORIZON:
                 room[name] = max(0, held - len(line.waiting))
             else:

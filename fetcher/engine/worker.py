@@ -63,11 +63,9 @@ class Worker:
         age = 0.0 if job.first_started_at is None else started_at - job.first_started_at
         answer = await self._fetch(job, self._deadline - age)
         total = time.perf_counter() - started
-        told = answer if isinstance(answer, Response) else answer.response
-        if told is not None and (told.rate_limit is not None or told.more) and self._on_charge is not None:
-            self._on_charge(job, told, total)
-        has_body = job.body is not None or job.parts is not None
-        method = job.method or (self._method_with_body if has_body else self._default_method)
+        method = job.method
+        if method is None:
+            method = self._default_method if job.body is None and job.parts is None else self._method_with_body
         result = Result(
             batch=self._batch,
             job_id=job.id,
@@ -85,16 +83,24 @@ class Worker:
             result.parent_id, result.page = job.parent, job.page
         if isinstance(answer, Response):
             _describe(result, answer)
+            if answer.rate_limit is not None or answer.more:
+                self._charge(job, answer, total)
             if answer.crawl_delay is not None and self._on_crawl_delay is not None:
                 self._on_crawl_delay(job, answer)
             if self._expect is not None:
                 await _hold_to(self._expect, result, answer)
         else:
             _describe_error(result, answer)
+            if answer.response is not None:
+                self._charge(job, answer.response, total)
         if result.outcome is Outcome.OK:
             return result, None
         # What counts is the method that the job began with, whatever a redirect made of it.
         return result, _attempt(result, answer, method, age + total)
+
+    def _charge(self, job: Job, response: Response, took: float) -> None:
+        if self._on_charge is not None and (response.rate_limit is not None or response.more):
+            self._on_charge(job, response, took)
 
     async def _fetch(self, job: Job, within: float) -> Response | FetchError:
         try:

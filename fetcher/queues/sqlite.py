@@ -240,7 +240,8 @@ class SqliteQueue:
         ids = {(host, priority): lane for host, priority, lane in _one(db, _LANE_IDS, named)}
         db.execute(_GROW_LANES, (_json([(ids[lane], *lane, n) for lane, n in backlog.items()]),))
         db.execute(_PUT, (_json([(ids[job.host, job.priority], job) for job in fresh]),))
-        self._add_counts(db, {"added": len(fresh), "duplicates": _rows(jobs) - _rows(fresh)})
+        duplicates = _rows(jobs) - _rows(fresh) if len(fresh) < len(jobs) else 0
+        self._add_counts(db, {"added": len(fresh), "duplicates": duplicates})
         self._set_marks(db, marks)
         db.execute("COMMIT")
         return len(fresh)

@@ -377,7 +377,11 @@ async def test_one_token_for_all_who_wait(opened):
         fetches = [asyncio.create_task(transport.fetch(job(server.url(host="a.test")))) for _ in range(20)]
         await endpoint.asked.wait()
         endpoint.go_on.set()
-        await asyncio.gather(*fetches)
+        ended = await asyncio.gather(*fetches, return_exceptions=True)
+        # One goes on; for the others it is as if they had not begun.
+        waited = [error for error in ended if isinstance(error, FetchError) and error.postpone is not None]
+        assert (len(waited), asked) == (19, ["Bearer t1"])
+        await asyncio.gather(*(transport.fetch(job(server.url(host="a.test"))) for _ in waited))
     assert asked == ["Bearer t1"] * 20
     (request,) = endpoint.requests
     assert request.startswith(b"POST /token HTTP/1.1\r\n")
@@ -433,7 +437,12 @@ async def test_a_token_is_replaced_before_it_ends(opened, clock):
         for elapsed in (0, 539, 2):
             clock[0] += elapsed
             await transport.fetch(job(server.url(host="a.test")))
-    assert asked == ["Bearer t1", "Bearer t1", "Bearer t2"]
+        # Nobody waits for it while the old one is good.
+        assert asked == ["Bearer t1"] * 3
+        async with asyncio.timeout(10):
+            while asked[-1] != "Bearer t2":
+                await transport.fetch(job(server.url(host="a.test")))
+    assert len(endpoint.requests) == 2
 
 
 async def test_a_token_that_is_refused_is_replaced_once(opened, clock):

@@ -120,9 +120,7 @@ def opens_at(line: Line, now: float) -> float:
 
 
 def demand(line: Line, now: float, within: float) -> tuple[float, int]:
-    """Return when the host of a line may be asked, and how many of its jobs to hold: what may start that soon."""
-    if not line.quotas:
-        return line.host.free_at, line.room
+    """Return when the host of a line with quotas may be asked, and how many jobs to hold: what may start that soon."""
     # When it opens is known, and that one job may start then; how many more there are may not be.
     return opens_at(line, now), min(line.room, *(max(1, quota.room(now, within)) for quota in line.quotas))
 

@@ -154,7 +154,8 @@ class OAuthScheme:
         # What came and could not be kept yet.
         self._unkept: _Got | None = None
         self._getting: asyncio.Task[str] | None = None
-        self._awaited = False
+        # Whether somebody who waited for it has gone on.
+        self._taken = False
         self._failure: TokenError | None = None
         self._failures = 0
         self._down_since = 0.0
@@ -177,7 +178,6 @@ class OAuthScheme:
             return self._value
         if getting is None:
             raise self._refusal(self._failure, now)
-        is_first, self._awaited = not self._awaited, True
         try:
             # Nobody is charged for the wait, and whoever gives up must not take the token from the others who wait.
             with trace.hold(Phase.TOKEN):
@@ -185,7 +185,8 @@ class OAuthScheme:
         except TokenError as error:
             raise self._refusal(error, monotonic()) from None
         # What has been sent somewhere and was redirected here can not begin anew.
-        if is_first or isinstance(hop, RedirectedHop):
+        if not self._taken or isinstance(hop, RedirectedHop):
+            self._taken = True
             return value
         raise FetchError(ErrorKind.AUTH_FAILED, "waited for a token", sent=False, postpone=_AGAIN)
 
@@ -194,7 +195,7 @@ class OAuthScheme:
         if self._getting is None and (self._failure is None or now >= self._paused_until):
             self._getting = asyncio.create_task(self._get(), name="token")
             self._getting.add_done_callback(self._ended)
-            self._awaited = False
+            self._taken = False
         return self._getting
 
     def _is_good(self, now: float) -> bool:

@@ -50,6 +50,17 @@ _LASTING = frozenset(
         ErrorKind.PROXY_AUTH,
     }
 )
+# Of RFC 6749, section 5.2, which say the same whatever they were told.
+_CODES = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    }
+)
 # RFC 6749 allows for more, but what is a code looks like this, and what repeats a request may not.
 _CODE = re.compile(r"[a-z0-9_.-]{1,40}")
 
@@ -204,5 +215,5 @@ def _why(status: int, body: bytes, masks: list[Mask]) -> str:
         code = msgspec.json.decode(body, type=_Refusal).error
     except (msgspec.DecodeError, UnicodeDecodeError):
         return str(status)
-    is_code = _CODE.fullmatch(code) is not None and not any(mask.repeats(code) for mask in masks)
+    is_code = code in _CODES or (_CODE.fullmatch(code) is not None and not any(mask.repeats(code) for mask in masks))
     return f"{status} {code}" if is_code else str(status)
