@@ -18,11 +18,10 @@ import pytest
 from origin_process import origin_process
 from serve_process import serve_process
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "12"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "18"))
 # The first part fills caches and pools; what is compared are the quarters of the rest.
-WARM_UP = 0.3
-# In some seconds caches and pools are still filling; what leaks for each batch shows over minutes.
-GROWTH = 1.1 if SECONDS >= 60 else 1.3
+WARM_UP = 0.5
+GROWTH = 1.1
 MORE_FILES = 12
 IN_FLIGHT = 6
 JOBS = 400
