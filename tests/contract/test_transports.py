@@ -233,16 +233,16 @@ async def test_nothing_leaks_over_many_jobs(way):
             try:
                 await transport.fetch(server.job(number))
             except FetchError as error:
-                kinds.add(error.kind)
+                kinds[error.kind] = f"job {number}: {error.message}"
 
     jobs = int(os.environ.get("TRANSPORT_JOBS", way.partner.jobs))
     slots = asyncio.Semaphore(AT_ONCE)
-    kinds: set[ErrorKind] = set()
+    kinds: dict[ErrorKind, str] = {}
     before, tasks = open_files(), asyncio.all_tasks()
     async with way.partner.mixed() as server, way.opened() as transport:
         await asyncio.gather(*(fetch(number) for number in range(jobs)))
         assert kinds
-        assert kinds <= way.partner.failures
+        assert kinds.keys() <= way.partner.failures, kinds
         # Both ends of each are in this process.
         assert len(open_files() - before) <= 2 * AT_ONCE + 20
         await transport.close()
