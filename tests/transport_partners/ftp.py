@@ -46,15 +46,7 @@ class FtpPartner:
 
     lacks = frozenset[str]()
     jobs = 1000
-    # One reset in thousands is told as an end by uvloop.
-    failures = frozenset(
-        {
-            ErrorKind.BODY_INCOMPLETE,
-            ErrorKind.CONNECTION_RESET,
-            ErrorKind.SERVER_DISCONNECTED,
-            ErrorKind.FTP_5XX,
-        }
-    )
+    failures = frozenset({ErrorKind.BODY_INCOMPLETE, ErrorKind.CONNECTION_RESET, ErrorKind.FTP_5XX})
 
     def __init__(self, scheme: str = "ftp") -> None:
         self.scheme = scheme
