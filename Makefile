@@ -36,7 +36,7 @@ fuzz: $(VENV)/.dev   ## feed EXAMPLES mutated responses to the transport
 	FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/integration/test_fuzz.py
 
 soak: $(VENV)/.dev   ## 10,000 jobs of each protocol, and batches of JOBS jobs whose sinks are away for part of the time
-	# By themselves, as each job of ftp takes two ports, of which there are some 28,000 a minute.
+# By themselves, as each job of ftp takes two ports, of which there are some 28,000 a minute.
 	TRANSPORT_JOBS=10000 $(BIN)/python -m pytest --timeout 600 tests/contract/test_transports.py -k "nothing_leaks and ftp"
 	TRANSPORT_JOBS=10000 $(BIN)/python -m pytest --timeout 600 tests/contract/test_transports.py -k "nothing_leaks and not ftp"
 	SOAK=$(JOBS) $(BIN)/python -m pytest --timeout 3600 tests/acceptance/test_stored_outages.py tests/acceptance/test_stream_outages.py tests/acceptance/test_outage_memory.py
